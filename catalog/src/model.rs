@@ -1,0 +1,160 @@
+//! What the catalog's document holds.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::units::{BlockCount, BlockSize, Lba};
+
+/// The version of the document that this build reads and writes.
+pub const VERSION: u32 = 1;
+
+/// The whole system: every device, volume and mapping.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Catalog {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Devices by name.
+    #[serde(default)]
+    pub devices: BTreeMap<String, Device>,
+    /// Volumes by name.
+    #[serde(default)]
+    pub volumes: BTreeMap<String, Volume>,
+    /// Mappings that belong to no volume.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mappings: Vec<Mapping>,
+    /// Device portals that serve nothing any more but whose replies are still translated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retired: Vec<Retired>,
+}
+
+/// A machine with physical LUNs behind a target shim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// The address at which the shim listens.
+    pub address: IpAddr,
+    /// Its physical LUNs, each with a port of its own.
+    pub luns: Vec<PhysicalLun>,
+}
+
+/// One physical LUN and the TCP port that means it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhysicalLun {
+    /// The shim's TCP port for this LUN; 1 to 65535.
+    pub port: u16,
+    /// Where the real target serves it.
+    pub backend: Backend,
+    /// Its size.
+    pub blocks: BlockCount,
+    /// The size of its blocks.
+    pub block_size: BlockSize,
+    /// The extent whose data it holds, live or as a copy prepared for a move. The shim shows this
+    /// extent's target name and identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds: Option<ExtentId>,
+}
+
+/// A LUN at a real target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// The real target's portal, as the shim reaches it.
+    pub portal: SocketAddr,
+    /// The real target's iSCSI name.
+    pub target_name: String,
+    /// The LUN there; 0 to 16383 (flat addressing, SAM-5 4.7.7.3).
+    pub lun: u16,
+}
+
+/// Names an extent: its volume and its TCP port at the volume's VIP, which stays for its life.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtentId {
+    /// The volume's name.
+    pub volume: String,
+    /// The extent's port at the volume's VIP.
+    pub port: u16,
+}
+
+/// A virtual disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// The volume's identity for its life; names and serial numbers derive from it.
+    pub uuid: Uuid,
+    /// The virtual IP address.
+    pub vip: IpAddr,
+    /// The size of its blocks.
+    pub block_size: BlockSize,
+    /// Its size; the extents cover it whole.
+    pub blocks: BlockCount,
+    /// Host prefixes that may reach it; empty means any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<IpNet>,
+    /// Its block ranges, in order of their first LBA.
+    pub extents: Vec<Extent>,
+}
+
+/// A range of a volume's blocks. It begins at LBA 0 of its physical LUN.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extent {
+    /// The TCP port at the VIP that means this range; 1 to 65535.
+    pub port: u16,
+    /// The first block, in the volume.
+    pub first_lba: Lba,
+    /// The number of blocks.
+    pub blocks: BlockCount,
+    /// The device portal that serves it.
+    pub device: SocketAddr,
+    /// Whether packets from hosts are held off.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub state: MappingState,
+}
+
+/// One line of the substitution table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mapping {
+    /// The address and port that hosts use.
+    pub vip: SocketAddr,
+    /// The device portal behind it.
+    pub device: SocketAddr,
+    /// Whether packets from hosts are held off.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub state: MappingState,
+    /// Host prefixes that may reach it; empty means any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<IpNet>,
+}
+
+/// Whether a mapping passes packets from hosts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MappingState {
+    /// Both ways.
+    #[default]
+    Live,
+    /// Packets from hosts are dropped and counted; replies pass.
+    Frozen,
+}
+
+/// A device portal whose late replies still belong to a VIP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retired {
+    /// The VIP and port that the replies are given back to.
+    pub vip: SocketAddr,
+    /// The device portal they come from.
+    pub device: SocketAddr,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

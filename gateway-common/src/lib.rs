@@ -1,0 +1,3 @@
+//! The translation shared by the kernel program and the tools: table layout, header parser, rewriter.
+
+#![no_std]

@@ -1,0 +1,3 @@
+//! The gateway's programs for XDP and tcx.
+
+fn main() {}

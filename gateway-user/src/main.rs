@@ -1,0 +1,3 @@
+//! The lungate command: loads, fills and watches the gateway.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The lungate-host daemon and command: one virtual LUN over one connection for each block range.
+
+fn main() {}

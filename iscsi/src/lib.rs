@@ -1,0 +1,1 @@
+//! iSCSI PDUs, login, digests, SCSI commands and sense, and an initiator session.

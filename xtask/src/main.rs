@@ -1,0 +1,3 @@
+//! Set-up, build, lab, demonstration and tests.
+
+fn main() {}
