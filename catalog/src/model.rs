@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::document::unique_keys;
 use crate::units::{BlockCount, BlockSize, Lba};
 
 /// The version of the document that this build reads and writes.
@@ -18,11 +19,14 @@ pub const VERSION: u32 = 1;
 pub struct Catalog {
     /// [`VERSION`].
     pub version: u32,
+    /// Counts the changes that commands made; changes in the journal up to this one are in the document.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub generation: u64,
     /// Devices by name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique_keys")]
     pub devices: BTreeMap<String, Device>,
     /// Volumes by name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique_keys")]
     pub volumes: BTreeMap<String, Volume>,
     /// Mappings that belong to no volume.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -30,6 +34,38 @@ pub struct Catalog {
     /// Device portals that serve nothing any more but whose replies are still translated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retired: Vec<Retired>,
+}
+
+impl Catalog {
+    /// A catalog with nothing in it.
+    pub fn empty() -> Self {
+        Self {
+            version: VERSION,
+            generation: 0,
+            devices: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            mappings: Vec::new(),
+            retired: Vec::new(),
+        }
+    }
+
+    /// The physical LUN behind a device portal.
+    pub fn lun_at(&self, portal: SocketAddr) -> Option<&PhysicalLun> {
+        self.devices
+            .values()
+            .filter(|device| device.address == portal.ip())
+            .flat_map(|device| &device.luns)
+            .find(|lun| lun.port == portal.port())
+    }
+
+    /// The name of the volume one of whose extents is `vip`.
+    pub fn volume_at(&self, vip: SocketAddr) -> Option<&str> {
+        self.volumes
+            .iter()
+            .filter(|(_, volume)| volume.vip == vip.ip())
+            .find(|(_, volume)| volume.extents.iter().any(|extent| extent.port == vip.port()))
+            .map(|(name, _)| name.as_str())
+    }
 }
 
 /// A machine with physical LUNs behind a target shim.

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::Identity;
-use crate::model::{Backend, Mapping, Retired};
+use crate::model::{Backend, Catalog, Mapping, Retired};
 use crate::units::{BlockCount, BlockSize, Lba};
 
 /// What a host knows of one volume.
@@ -88,4 +88,70 @@ pub struct GatewayView {
     pub mappings: Vec<Mapping>,
     /// Portals whose late replies are still given back to a VIP.
     pub retired: Vec<Retired>,
+}
+
+/// What every derived iSCSI name begins with.
+const NAME_PREFIX: &str = "iqn.2026-11.io.lungate";
+
+impl Catalog {
+    /// What a host is told of a volume; `None` where no volume has that name.
+    pub fn host_view(&self, volume: &str) -> Option<HostView> {
+        let (name, volume) = self.volumes.get_key_value(volume)?;
+        let extents = volume.extents.iter().map(|extent| HostExtent {
+            port: extent.port,
+            first_lba: extent.first_lba,
+            blocks: extent.blocks,
+            target_name: extent_target_name(name, extent.port),
+            identity: Identity::of_extent(volume.uuid, extent.port),
+        });
+        Some(HostView {
+            name: name.clone(),
+            target_name: format!("{NAME_PREFIX}:{name}"),
+            identity: Identity::of_volume(volume.uuid),
+            vip: volume.vip,
+            block_size: volume.block_size,
+            blocks: volume.blocks,
+            extents: extents.collect(),
+        })
+    }
+
+    /// What a device's shim is told; `None` where no device has that name. Only LUNs that hold an
+    /// extent have a port: the others have nothing to show.
+    pub fn device_view(&self, device: &str) -> Option<DeviceView> {
+        let (name, device) = self.devices.get_key_value(device)?;
+        let ports = device.luns.iter().filter_map(|lun| {
+            let held = lun.holds.as_ref()?;
+            Some(DevicePort {
+                port: lun.port,
+                target_name: extent_target_name(&held.volume, held.port),
+                identity: Identity::of_extent(self.volumes.get(&held.volume)?.uuid, held.port),
+                backend: lun.backend.clone(),
+                blocks: lun.blocks,
+                block_size: lun.block_size,
+            })
+        });
+        Some(DeviceView { name: name.clone(), address: device.address, ports: ports.collect() })
+    }
+
+    /// What a gateway is told.
+    pub fn gateway_view(&self) -> GatewayView {
+        let extents = self.volumes.values().flat_map(|volume| {
+            volume.extents.iter().map(|extent| Mapping {
+                vip: SocketAddr::new(volume.vip, extent.port),
+                device: extent.device,
+                state: extent.state,
+                allow: volume.allow.clone(),
+            })
+        });
+        let mut mappings: Vec<_> = extents.chain(self.mappings.iter().cloned()).collect();
+        mappings.sort_by_key(|mapping| mapping.vip);
+        let mut retired = self.retired.clone();
+        retired.sort_by_key(|retired| retired.device);
+        GatewayView { mappings, retired }
+    }
+}
+
+/// The iSCSI name of an extent, the same at every device that holds it.
+fn extent_target_name(volume: &str, port: u16) -> String {
+    format!("{NAME_PREFIX}:{volume}.{port}")
 }
