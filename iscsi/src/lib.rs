@@ -1,1 +1,4 @@
-//! iSCSI PDUs, login, digests, SCSI commands and sense, and an initiator session.
+//! iSCSI (RFC 7143): PDUs, login, SCSI commands and sense, and an initiator session.
+
+pub mod login;
+pub mod pdu;
