@@ -233,6 +233,11 @@ impl<W: AsyncWrite + Unpin> PduWriter<W> {
         self.stream.flush().await
     }
 
+    /// Whether something waits to be sent.
+    pub fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// Queues a PDU and sends all that is queued.
     pub async fn write(&mut self, bhs: Bhs, data: &[Bytes]) -> io::Result<()> {
         self.queue(bhs, data);
