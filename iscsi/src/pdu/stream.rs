@@ -209,6 +209,13 @@ impl<W: AsyncWrite + Unpin> PduWriter<W> {
         }
     }
 
+    /// Queues bytes as they are: whole PDUs or parts of one.
+    pub fn queue_raw(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.queue.push_back(bytes);
+        }
+    }
+
     /// Sends all that is queued. Where it is cancelled, the rest stays queued.
     pub async fn flush(&mut self) -> io::Result<()> {
         while !self.queue.is_empty() {
@@ -250,9 +257,9 @@ impl<W: AsyncWrite + Unpin> PduWriter<W> {
     }
 }
 
-/// The digest at the end of `bytes` and the one that the rest should have. CRC32C travels with its least
+/// The digest at the end of `bytes`, which are at least 4, and the one that the rest should have. CRC32C travels with its least
 /// significant byte first (RFC 7143, 13.1).
-fn digest_of(bytes: &[u8]) -> (u32, u32) {
+pub fn digest_of(bytes: &[u8]) -> (u32, u32) {
     let (body, digest) = bytes.split_at(bytes.len() - DIGEST_LENGTH);
     let mut got = [0; DIGEST_LENGTH];
     got.copy_from_slice(digest);

@@ -1,0 +1,1 @@
+//! PDUs in, PDUs out.
