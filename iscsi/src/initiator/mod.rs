@@ -159,7 +159,7 @@ impl Session {
     }
 
     /// Says goodbye: waits until the target has confirmed the logout or the connection is gone.
-    pub async fn logout(self) {
+    pub async fn logout(&self) {
         if self.orders.send(Order::Logout).is_ok() {
             self.lost().await;
         }
