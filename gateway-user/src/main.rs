@@ -1,3 +1,15 @@
 //! The lungate command: loads, fills and watches the gateway.
 
-fn main() {}
+mod cli;
+mod commands;
+mod links;
+mod network;
+mod object;
+mod pins;
+mod table;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

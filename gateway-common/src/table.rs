@@ -1,0 +1,269 @@
+//! The layout of the gateway's maps. Addresses and ports are in network byte order; everything else is in the
+//! machine's.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The version of this layout: part of the path under which the maps are pinned.
+pub const LAYOUT: u32 = 1;
+
+/// The names of the maps, as they are pinned.
+pub mod map {
+    /// Hash map: [`super::Portal`] of a VIP to [`super::Mapping`] with the device's.
+    pub const FORWARD: &str = "FORWARD";
+    /// Hash map: [`super::Portal`] of a device to [`super::Mapping`] with the VIP's.
+    pub const REVERSE: &str = "REVERSE";
+    /// LPM trie: mapping and host prefix that may use it.
+    pub const ACCESS: &str = "ACCESS";
+    /// Hash map: the gateway's own [`super::Address`]es.
+    pub const LOCAL: &str = "LOCAL";
+    /// Per-CPU array of [`super::Traffic`], by [`super::Mapping::counter`].
+    pub const TRAFFIC: &str = "TRAFFIC";
+    /// Per-CPU array of packet counts, by [`crate::verdict::Reason::index`].
+    pub const REASONS: &str = "REASONS";
+    /// Array with one [`super::Settings`].
+    pub const SETTINGS: &str = "SETTINGS";
+}
+
+/// Two bytes of a packet as they lie in memory, so a number in network byte order without its meaning: enough to
+/// copy, to compare and, in one's complement, to add (RFC 1071, 2).
+pub type Word = u16;
+
+/// An IP address in 16 bytes, IPv4 as `::ffff:a.b.c.d`, so that one table serves both families. It is aligned so
+/// that the BPF virtual machine, which takes bytes one by one otherwise, copies and compares whole words.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Address([u8; 16]);
+
+/// An address and a TCP port: 20 bytes without holes, for hashing.
+#[repr(C, align(4))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Portal {
+    address: Address,
+    port: [u8; 2],
+    reserved: [u8; 2],
+}
+
+/// One line of the table, seen from one side.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    peer: Portal,
+    flags: u32,
+    counter: u32,
+    next_hop: NextHop,
+}
+
+/// Where packets to the peer leave, when that is known; `interface` 0 means: ask the kernel's FIB.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NextHop {
+    interface: u32,
+    destination: [u8; 6],
+    source: [u8; 6],
+    mtu: u16,
+    reserved: u16,
+}
+
+/// Packets from hosts are held off.
+pub const FROZEN: u32 = 1;
+/// Only hosts in `ACCESS` may use the mapping.
+pub const RESTRICTED: u32 = 2;
+/// The device portal serves nothing any more; its late replies are still translated.
+pub const RETIRED: u32 = 4;
+
+/// The key of `ACCESS` behind its prefix length: the mapping's counter, then the host's address. A prefix covers
+/// the 32 bits of the counter whole.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Access {
+    counter: u32,
+    host: Address,
+}
+
+/// What one mapping has carried, on one CPU. Bytes are those of IP packets, headers included.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets from hosts.
+    pub to_device_packets: u64,
+    /// Their bytes.
+    pub to_device_bytes: u64,
+    /// Packets to hosts.
+    pub to_host_packets: u64,
+    /// Their bytes.
+    pub to_host_bytes: u64,
+}
+
+/// The longest path of a catalog that is remembered, in bytes.
+pub const MAX_PATH: usize = 4088;
+
+/// What lives as long as the maps do.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Nonzero: every packet that is dropped goes to the log.
+    pub log_drops: u32,
+    /// The bytes of `catalog` in use; 0 before a catalog was applied.
+    pub catalog_length: u32,
+    /// The absolute path of the catalog that the table was made from.
+    pub catalog: [u8; MAX_PATH],
+}
+
+const _: () = assert!(size_of::<Portal>() == 20);
+const _: () = assert!(size_of::<NextHop>() == 20);
+const _: () = assert!(size_of::<Mapping>() == 48);
+const _: () = assert!(size_of::<Access>() == 20);
+const _: () = assert!(size_of::<Traffic>() == 32);
+const _: () = assert!(size_of::<Settings>() == 4096);
+
+impl Address {
+    /// An IPv4 address.
+    #[inline(always)]
+    pub const fn v4(octets: [u8; 4]) -> Self {
+        let [a, b, c, d] = octets;
+        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+
+    /// An IPv6 address.
+    pub const fn v6(octets: [u8; 16]) -> Self {
+        Self(octets)
+    }
+
+    /// An address as it lies in a packet, two bytes at a time.
+    #[inline(always)]
+    pub const fn from_words(words: [Word; 8]) -> Self {
+        // SAFETY: both are 16 bytes of plain data.
+        Self(unsafe { core::mem::transmute::<[Word; 8], [u8; 16]>(words) })
+    }
+
+    /// An IPv4 address as it lies in a packet, two bytes at a time.
+    #[inline(always)]
+    pub const fn from_v4_words([high, low]: [Word; 2]) -> Self {
+        Self::from_words([0, 0, 0, 0, 0, 0xffff, high, low])
+    }
+
+    /// Its bytes, two at a time; the last two words are all of an IPv4 address.
+    #[inline(always)]
+    pub const fn words(self) -> [Word; 8] {
+        // SAFETY: both are 16 bytes of plain data.
+        unsafe { core::mem::transmute::<[u8; 16], [Word; 8]>(self.0) }
+    }
+}
+
+impl From<IpAddr> for Address {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self::v4(v4.octets()),
+            IpAddr::V6(v6) => Self::v6(v6.octets()),
+        }
+    }
+}
+
+impl From<Address> for IpAddr {
+    fn from(address: Address) -> Self {
+        let v6 = Ipv6Addr::from(address.0);
+        v6.to_ipv4_mapped().map_or(Self::V6(v6), |v4: Ipv4Addr| Self::V4(v4))
+    }
+}
+
+impl Portal {
+    /// A portal; `port` as it lies in a packet.
+    #[inline(always)]
+    pub const fn new(address: Address, port: Word) -> Self {
+        Self { address, port: port.to_ne_bytes(), reserved: [0; 2] }
+    }
+
+    /// Its address.
+    #[inline(always)]
+    pub const fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Its port, as it lies in a packet.
+    #[inline(always)]
+    pub const fn port(&self) -> Word {
+        Word::from_ne_bytes(self.port)
+    }
+}
+
+impl From<SocketAddr> for Portal {
+    fn from(portal: SocketAddr) -> Self {
+        Self::new(portal.ip().into(), portal.port().to_be())
+    }
+}
+
+impl From<Portal> for SocketAddr {
+    fn from(portal: Portal) -> Self {
+        Self::new(portal.address.into(), u16::from_be_bytes(portal.port))
+    }
+}
+
+impl Mapping {
+    /// A line that leads to `peer`, without a known next hop.
+    pub fn new(peer: Portal, flags: u32, counter: u32) -> Self {
+        Self { peer, flags, counter, next_hop: NextHop::default() }
+    }
+
+    /// What the packet's address and port become.
+    #[inline(always)]
+    pub const fn peer(&self) -> &Portal {
+        &self.peer
+    }
+
+    /// [`FROZEN`], [`RESTRICTED`], [`RETIRED`].
+    #[inline(always)]
+    pub const fn flags(&self) -> u32 {
+        self.flags
+    }
+
+    /// The mapping's place in `TRAFFIC`, the same in both directions and for its life.
+    #[inline(always)]
+    pub const fn counter(&self) -> u32 {
+        self.counter
+    }
+}
+
+impl Access {
+    /// The key for a host's address; with 128 + 32 bits of prefix it means that host alone.
+    #[inline(always)]
+    pub const fn new(counter: u32, host: Address) -> Self {
+        Self { counter, host }
+    }
+
+    /// The mapping's place in `TRAFFIC`.
+    pub const fn counter(&self) -> u32 {
+        self.counter
+    }
+
+    /// The host's address, or the prefix's.
+    pub const fn host(&self) -> Address {
+        self.host
+    }
+
+    /// The bits of a prefix of `length` bits of an address of that family.
+    pub const fn prefix_bits(length: u8, is_v4: bool) -> u32 {
+        32 + length as u32 + if is_v4 { 96 } else { 0 }
+    }
+
+    /// The bits that a look-up compares at most.
+    pub const ALL_BITS: u32 = 160;
+}
+
+/// What user space copies in and out of the maps.
+#[cfg(feature = "user")]
+mod pod {
+    use super::{Access, Address, Mapping, Portal, Settings, Traffic};
+
+    // SAFETY: `repr(C)` of bytes: any bytes are a value, and there is no padding.
+    unsafe impl aya::Pod for Address {}
+    // SAFETY: `repr(C)` of byte arrays: any bytes are a value, and there is no padding.
+    unsafe impl aya::Pod for Portal {}
+    // SAFETY: `repr(C)` of integers and byte arrays that fill it (asserted above); any bytes are a value.
+    unsafe impl aya::Pod for Mapping {}
+    // SAFETY: `repr(C)` of an integer and bytes that fill it (asserted above); any bytes are a value.
+    unsafe impl aya::Pod for Access {}
+    // SAFETY: `repr(C)` of four `u64`s: any bytes are a value, and there is no padding.
+    unsafe impl aya::Pod for Traffic {}
+    // SAFETY: `repr(C)` of integers and bytes that fill it (asserted above); any bytes are a value.
+    unsafe impl aya::Pod for Settings {}
+}

@@ -1,0 +1,176 @@
+//! `lungate check`: what would keep the gateway from working, and the command that mends it.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use rustix::system::uname;
+use serde::Serialize;
+
+use crate::cli::Global;
+use crate::network::{Interface, interface_named};
+use crate::object::program_name;
+
+/// The first kernel with everything that the gateway uses: multi-buffer XDP programs.
+const OLDEST_KERNEL: (u32, u32) = (5, 18);
+/// The smallest MTU at which drivers may refuse programs that do not know packets of several buffers.
+const JUMBO: u32 = 3500;
+
+/// Everything that was looked at.
+#[derive(Serialize)]
+struct Report {
+    works: bool,
+    findings: Vec<Finding>,
+}
+
+#[derive(Serialize)]
+struct Finding {
+    what: String,
+    verdict: Verdict,
+    /// The command that mends it.
+    mend: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Good,
+    /// Works, but worth knowing.
+    Note,
+    /// Would keep the gateway from working.
+    Bad,
+}
+
+pub(crate) fn check(global: &Global, interface: Option<&str>) -> Result<ExitCode> {
+    let mut report = Report { works: true, findings: Vec::new() };
+    report.machine();
+    if let Some(name) = interface {
+        report.interface(&interface_named(name)?);
+    }
+    report.works = report.findings.iter().all(|finding| finding.verdict != Verdict::Bad);
+    global.print(&report)?;
+    Ok(if report.works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Report {
+    fn find(&mut self, verdict: Verdict, what: impl Into<String>, mend: Option<String>) {
+        // What is well needs no mending.
+        let mend = mend.filter(|_| verdict != Verdict::Good);
+        self.findings.push(Finding { what: what.into(), verdict, mend });
+    }
+
+    fn machine(&mut self) {
+        let uname = uname();
+        let release = uname.release().to_string_lossy();
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        let verdict = if version >= OLDEST_KERNEL { Verdict::Good } else { Verdict::Bad };
+        let (major, minor) = OLDEST_KERNEL;
+        let upgrade = format!("boot a kernel of version {major}.{minor} or later");
+        self.find(verdict, format!("kernel {release} ({major}.{minor} or later is needed)"), Some(upgrade));
+
+        let is_root = rustix::process::geteuid().is_root();
+        let verdict = if is_root { Verdict::Good } else { Verdict::Bad };
+        self.find(verdict, "privilege to load programs (root)", Some("run it with sudo".to_owned()));
+
+        let has_btf = Path::new("/sys/kernel/btf/vmlinux").exists();
+        let verdict = if has_btf { Verdict::Good } else { Verdict::Note };
+        self.find(verdict, "the kernel's own type information (BTF), for tools that show the table", None);
+
+        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let has_bpffs = mounts.lines().any(|line| line.split(' ').nth(2) == Some("bpf"));
+        let verdict = if has_bpffs { Verdict::Good } else { Verdict::Bad };
+        self.find(verdict, "a BPF file system to pin in", Some("mount -t bpf bpf /sys/fs/bpf".to_owned()));
+
+        for family in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            let sysctl = format!("net.{}", family.replace('/', "."));
+            let on = read_sysctl(&format!("/proc/sys/net/{family}")) == Some(1);
+            let needed = family.starts_with("ipv4");
+            let verdict = match (on, needed) {
+                (true, _) => Verdict::Good,
+                (false, true) => Verdict::Bad,
+                (false, false) => Verdict::Note,
+            };
+            let what = format!(
+                "{sysctl} is {}: next hops are looked up only while the kernel forwards",
+                u8::from(on)
+            );
+            self.find(verdict, what, Some(format!("sysctl -w {sysctl}=1")));
+        }
+    }
+
+    fn interface(&mut self, interface: &Interface) {
+        let name = &interface.name;
+        let verdict = if interface.is_ethernet { Verdict::Good } else { Verdict::Bad };
+        self.find(verdict, format!("{name} has Ethernet headers"), None);
+        match interface.xdp {
+            None => self.find(Verdict::Good, format!("{name} has no XDP program yet"), None),
+            Some(xdp) => {
+                let program = program_name(xdp.program);
+                let (verdict, what) = match (program == crate::object::PROGRAM, xdp.mode) {
+                    (true, "native") => (Verdict::Good, "runs lungate in the driver".to_owned()),
+                    (true, mode) => (Verdict::Note, format!("runs lungate in {mode} mode, which is slower")),
+                    (false, _) => (
+                        Verdict::Bad,
+                        format!("has the foreign XDP program {program:?} (id {})", xdp.program),
+                    ),
+                };
+                self.find(verdict, format!("{name} {what}"), Some(format!("ip link set dev {name} xdp off")));
+            }
+        }
+        let filter =
+            |scope: &str| read_sysctl(&format!("/proc/sys/net/ipv4/conf/{scope}/rp_filter")).unwrap_or(0);
+        let strict = filter("all").max(filter(name)) == 1;
+        let verdict = if strict { Verdict::Note } else { Verdict::Good };
+        let what = format!(
+            "rp_filter on {name} is {}: strict filtering drops a reply whose next hop is not known yet",
+            if strict { "strict" } else { "not strict" }
+        );
+        self.find(
+            verdict,
+            what,
+            Some(format!("sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.{name}.rp_filter=2")),
+        );
+        if interface.mtu > JUMBO {
+            let what =
+                format!("MTU {} on {name}: the driver must know packets of several buffers", interface.mtu);
+            self.find(
+                Verdict::Note,
+                what,
+                Some(format!("lungate load --iface {name} --mode native says whether it does")),
+            );
+        }
+        let is_veth = fs::read_link(format!("/sys/class/net/{name}"))
+            .is_ok_and(|path| path.to_string_lossy().contains("/virtual/") && name.starts_with("veth"));
+        if is_veth {
+            let what = format!(
+                "{name} is virtual: its peer receives redirected frames only with gro on, and must send finished checksums"
+            );
+            self.find(Verdict::Note, what, Some("ethtool -K PEER gro on tx off".to_owned()));
+        }
+    }
+}
+
+fn read_sysctl(path: &str) -> Option<i64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Finding { what, verdict, mend } in &self.findings {
+            let word = match verdict {
+                Verdict::Good => "good",
+                Verdict::Note => "note",
+                Verdict::Bad => "BAD ",
+            };
+            writeln!(f, "{word}  {what}")?;
+            if let Some(mend) = mend {
+                writeln!(f, "      {mend}")?;
+            }
+        }
+        let verdict = if self.works { "nothing keeps the gateway from working" } else { "see what is BAD" };
+        writeln!(f, "{verdict}")
+    }
+}

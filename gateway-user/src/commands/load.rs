@@ -1,0 +1,94 @@
+//! `lungate load` and `lungate unload`.
+
+use std::fmt;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use crate::cli::Global;
+use crate::commands::status::Status;
+use crate::links::{Mode, attach};
+use crate::network::{Interface, interface_named, own_addresses};
+use crate::object;
+use crate::pins::Pins;
+use crate::table::Table;
+
+pub(crate) fn load(global: &Global, names: &[String], mode: Mode, max_mappings: u32) -> Result<()> {
+    let pins = global.pins();
+    pins.check_layout()?;
+    let interfaces = names.iter().map(|name| interface_named(name)).collect::<Result<Vec<_>>>()?;
+    let was_loaded = pins.exist();
+    let max_mappings = if was_loaded { object::pinned_capacity(&pins)? } else { max_mappings };
+    eprintln!(
+        "the table holds {max_mappings} mappings and takes at most {} MiB of the kernel's memory",
+        object::memory(max_mappings).div_ceil(1 << 20)
+    );
+    pins.create()?;
+    let loaded = attach_all(&pins, &interfaces, mode, max_mappings);
+    let whys = match loaded {
+        Ok(whys) => whys,
+        Err(error) => {
+            if !was_loaded {
+                // Nothing was there before, so nothing stays.
+                pins.remove().context("cannot take back what was done before the error below").ok();
+            }
+            return Err(error);
+        }
+    };
+    let mut status = Status::read(global)?;
+    for (interface, why) in interfaces.iter().zip(whys) {
+        status.explain(interface.index, why);
+    }
+    global.print(&status)
+}
+
+/// Attaches to every interface, or to none.
+fn attach_all(
+    pins: &Pins,
+    interfaces: &[Interface],
+    mode: Mode,
+    max_mappings: u32,
+) -> Result<Vec<&'static str>> {
+    let mut ebpf = object::load(pins, max_mappings)?;
+    Table::open(pins)?.set_local(&own_addresses()?)?;
+    let program = object::program(&mut ebpf)?;
+    let (mut new, mut whys) = (Vec::new(), Vec::new());
+    for interface in interfaces {
+        match attach(program, pins, interface, mode) {
+            Ok((is_new, why)) => {
+                new.extend(is_new.then_some(interface));
+                whys.push(why);
+            }
+            Err(error) => {
+                for interface in new {
+                    // Removing the pin detaches; the error to tell is the first one.
+                    let _ = std::fs::remove_file(pins.link(interface.index));
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(whys)
+}
+
+/// What `unload` did.
+#[derive(Serialize)]
+struct Unloaded {
+    interfaces: usize,
+}
+
+impl fmt::Display for Unloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "detached from {} interfaces; the table is gone, the catalog as it was", self.interfaces)
+    }
+}
+
+pub(crate) fn unload(global: &Global) -> Result<()> {
+    let pins = global.pins();
+    if !pins.exist() {
+        bail!("no gateway is loaded at {}", pins.folder().display());
+    }
+    let interfaces = pins.links()?.len();
+    pins.remove()?;
+    global.print(&Unloaded { interfaces })
+}

@@ -1,0 +1,160 @@
+//! `lungate status`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use lungate_catalog::store::Store;
+use lungate_gateway_common::table::LAYOUT;
+use serde::Serialize;
+
+use crate::cli::Global;
+use crate::network::interfaces;
+use crate::table::{Content, Table};
+
+/// What is loaded, and how it differs from the catalog.
+#[derive(Serialize)]
+pub(crate) struct Status {
+    loaded: bool,
+    layout: u32,
+    pin_path: PathBuf,
+    interfaces: Vec<Attachment>,
+    mappings: usize,
+    max_mappings: u32,
+    catalog: Option<PathBuf>,
+    /// Whether kernel and catalog agree; `null` where no catalog was applied yet.
+    in_sync: Option<bool>,
+    differences: Vec<String>,
+}
+
+/// The program on one interface.
+#[derive(Serialize)]
+struct Attachment {
+    name: String,
+    ifindex: u32,
+    hook: &'static str,
+    mode: &'static str,
+    prog_id: u32,
+    why: String,
+}
+
+pub(crate) fn status(global: &Global) -> Result<ExitCode> {
+    let status = Status::read(global)?;
+    global.print(&status)?;
+    Ok(if status.loaded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Status {
+    /// Looks at pins, interfaces, table and catalog.
+    pub(crate) fn read(global: &Global) -> Result<Self> {
+        let pins = global.pins();
+        let mut status = Self {
+            loaded: pins.exist(),
+            layout: LAYOUT,
+            pin_path: pins.folder().to_owned(),
+            interfaces: Vec::new(),
+            mappings: 0,
+            max_mappings: 0,
+            catalog: None,
+            in_sync: None,
+            differences: Vec::new(),
+        };
+        if !status.loaded {
+            return Ok(status);
+        }
+        let there = interfaces()?;
+        for index in pins.links()? {
+            let interface = there.iter().find(|interface| interface.index == index);
+            let xdp = interface.and_then(|interface| interface.xdp);
+            status.interfaces.push(Attachment {
+                name: interface.map_or_else(|| "(gone)".to_owned(), |interface| interface.name.clone()),
+                ifindex: index,
+                hook: "xdp",
+                mode: xdp.map_or("none", |xdp| xdp.mode),
+                prog_id: xdp.map_or(0, |xdp| xdp.program),
+                why: match (interface, xdp.map(|xdp| xdp.mode)) {
+                    (None, _) => "the interface is not in this network namespace".to_owned(),
+                    (_, None) => "the program is not attached any more".to_owned(),
+                    (_, Some("native")) => "the driver runs it".to_owned(),
+                    (_, Some(_)) => "the driver cannot run it, or generic mode was asked for".to_owned(),
+                },
+            });
+        }
+        let table = Table::open(&pins)?;
+        let content = table.content()?;
+        status.mappings = content.forward.len();
+        status.max_mappings = table.capacity();
+        status.catalog = global.catalog.clone().or(table.catalog()?);
+        if let Some(path) = &status.catalog {
+            let view = Store::read(path)?.gateway_view();
+            status.differences = differences(&content, &table.wanted(&view, &content)?);
+            status.in_sync = Some(status.differences.is_empty());
+        }
+        Ok(status)
+    }
+
+    /// Says why an interface is attached as it is.
+    pub(crate) fn explain(&mut self, interface: u32, why: &str) {
+        if let Some(attachment) = self.interfaces.iter_mut().find(|a| a.ifindex == interface) {
+            why.clone_into(&mut attachment.why);
+        }
+    }
+}
+
+/// Each change that would make the kernel's table equal to the catalog's, as a line of text.
+pub(crate) fn differences(now: &Content, wanted: &Content) -> Vec<String> {
+    let mut found = Vec::new();
+    let vips: BTreeSet<_> = now.forward.keys().chain(wanted.forward.keys()).collect();
+    for vip in vips {
+        found.extend(match (now.forward.get(vip), wanted.forward.get(vip)) {
+            (None, Some(line)) => Some(format!("add {vip} to {}", line.peer)),
+            (Some(line), None) => Some(format!("remove {vip} (to {})", line.peer)),
+            (Some(old), Some(new)) if old.peer != new.peer => {
+                Some(format!("move {vip} from {} to {}", old.peer, new.peer))
+            }
+            (Some(old), Some(new)) if old != new => Some(format!("change the flags of {vip}")),
+            _ => None,
+        });
+    }
+    let devices: BTreeSet<_> = now.reverse.keys().chain(wanted.reverse.keys()).collect();
+    for device in devices {
+        let (old, new) = (now.reverse.get(device), wanted.reverse.get(device));
+        found.extend(match (old, new) {
+            (None, Some(line)) => Some(format!("translate replies of {device} to {}", line.peer)),
+            (Some(_), None) => Some(format!("forget replies of {device}")),
+            (Some(old), Some(new)) if old != new => {
+                Some(format!("change how replies of {device} are translated"))
+            }
+            _ => None,
+        });
+    }
+    if now.access != wanted.access {
+        found.push("change access lists".to_owned());
+    }
+    found
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.loaded {
+            return writeln!(f, "no gateway is loaded at {}", self.pin_path.display());
+        }
+        writeln!(f, "loaded at {} (layout {})", self.pin_path.display(), self.layout)?;
+        for Attachment { name, hook, mode, prog_id, why, .. } in &self.interfaces {
+            writeln!(f, "  {name}: {hook}, {mode} mode, program {prog_id}: {why}")?;
+        }
+        writeln!(f, "{} of {} mappings", self.mappings, self.max_mappings)?;
+        match (&self.catalog, self.in_sync) {
+            (Some(path), Some(true)) => {
+                writeln!(f, "catalog {}: the kernel's table is equal", path.display())
+            }
+            (Some(path), _) => {
+                writeln!(f, "catalog {}: 'lungate apply' would", path.display())?;
+                self.differences.iter().try_for_each(|line| writeln!(f, "  {line}"))
+            }
+            (None, _) => writeln!(f, "no catalog was applied yet: see 'lungate apply --help'"),
+        }
+    }
+}

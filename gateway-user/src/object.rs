@@ -1,0 +1,117 @@
+//! The BPF object: loads the program with its maps pinned, or with those that are pinned already.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use aya::maps::{MapInfo, MapType};
+use aya::programs::{ProgramInfo, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use lungate_gateway_common::table::{Access, Address, Mapping, Portal, Settings, Traffic, map};
+use lungate_gateway_common::verdict::REASONS;
+
+use crate::pins::Pins;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lungate-gateway"));
+
+/// The program's name in the object, and in the kernel.
+pub(crate) const PROGRAM: &str = "lungate";
+/// The gateway's own addresses at most.
+const MAX_LOCAL: u32 = 1024;
+/// Prefixes in access lists for each mapping, on average.
+const PREFIXES_PER_MAPPING: u32 = 4;
+
+/// What a map must look like.
+struct Shape {
+    name: &'static str,
+    kind: MapType,
+    key: usize,
+    value: usize,
+    entries: u32,
+}
+
+fn shapes(max_mappings: u32) -> [Shape; 7] {
+    let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, entries };
+    let (portal, mapping) = (size_of::<Portal>(), size_of::<Mapping>());
+    [
+        shape(map::FORWARD, MapType::Hash, portal, mapping, max_mappings),
+        // A mapping's present device, and one that it has left.
+        shape(map::REVERSE, MapType::Hash, portal, mapping, max_mappings.saturating_mul(2)),
+        shape(
+            map::ACCESS,
+            MapType::LpmTrie,
+            4 + size_of::<Access>(),
+            4,
+            max_mappings.saturating_mul(PREFIXES_PER_MAPPING),
+        ),
+        shape(map::LOCAL, MapType::Hash, size_of::<Address>(), 4, MAX_LOCAL),
+        shape(map::TRAFFIC, MapType::PerCpuArray, 4, size_of::<Traffic>(), max_mappings),
+        shape(map::REASONS, MapType::PerCpuArray, 4, 8, REASONS),
+        shape(map::SETTINGS, MapType::Array, 4, size_of::<Settings>(), 1),
+    ]
+}
+
+/// What the maps take of the kernel's memory at most, in bytes: elements with their headers, and buckets.
+pub(crate) fn memory(max_mappings: u32) -> u64 {
+    let cpus = u64::try_from(aya::util::nr_cpus().unwrap_or(1)).unwrap_or(1);
+    let header = 48_u64;
+    let each = |shape: &Shape| {
+        let (key, value) = (shape.key as u64, shape.value as u64);
+        match shape.kind {
+            MapType::Hash => header + key.next_multiple_of(8) + value.next_multiple_of(8) + 16,
+            MapType::PerCpuArray => value * cpus,
+            // Allocated when prefixes are added.
+            MapType::LpmTrie => 0,
+            _ => value,
+        }
+    };
+    shapes(max_mappings).iter().map(|shape| each(shape) * u64::from(shape.entries)).sum()
+}
+
+/// Loads the program. Where maps are pinned they are used, after their shape was checked.
+pub(crate) fn load(pins: &Pins, max_mappings: u32) -> Result<Ebpf> {
+    let mut loader = EbpfLoader::new();
+    let shapes = shapes(max_mappings);
+    for shape in &shapes {
+        loader.map_max_entries(shape.name, shape.entries).map_pin_path(shape.name, pins.map(shape.name));
+    }
+    let mut ebpf = loader.load(OBJECT).context("cannot create the gateway's maps")?;
+    program(&mut ebpf)?.load().context("the kernel refused the gateway's program")?;
+    Ok(ebpf)
+}
+
+/// The program of a loaded object.
+pub(crate) fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
+    let program = ebpf.program_mut(PROGRAM).context("the BPF object has no program 'lungate'")?;
+    Ok(program.try_into()?)
+}
+
+/// The capacity of the pinned maps, all of which must look as this build expects.
+pub(crate) fn pinned_capacity(pins: &Pins) -> Result<u32> {
+    let forward = info(&pins.map(map::FORWARD))?;
+    let max_mappings = forward.max_entries();
+    for shape in shapes(max_mappings) {
+        let path = pins.map(shape.name);
+        let found = info(&path)?;
+        let found = (found.map_type()?, found.key_size(), found.value_size(), found.max_entries());
+        let width = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let wanted = (shape.kind, width(shape.key), width(shape.value), shape.entries);
+        if found != wanted {
+            bail!(
+                "{} is not a map of this lungate: type, key and value size in bytes and entries are {found:?}, {wanted:?} is needed; unload it with the lungate that loaded it",
+                path.display()
+            );
+        }
+    }
+    Ok(max_mappings)
+}
+
+/// The name of a loaded program, for messages.
+pub(crate) fn program_name(id: u32) -> String {
+    let programs = aya::programs::loaded_programs();
+    let found = programs.filter_map(Result::ok).find(|program: &ProgramInfo| program.id() == id);
+    found.and_then(|program| program.name_as_str().map(str::to_owned)).unwrap_or_else(|| "?".to_owned())
+}
+
+fn info(path: &Path) -> Result<MapInfo> {
+    MapInfo::from_pin(path).with_context(|| format!("cannot open the pinned map {}", path.display()))
+}
