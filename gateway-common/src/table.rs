@@ -32,7 +32,9 @@ pub type Word = u16;
 /// that the BPF virtual machine, which takes bytes one by one otherwise, copies and compares whole words.
 #[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Address([u8; 16]);
+pub struct Address {
+    bytes: [u8; 16],
+}
 
 /// An address and a TCP port: 20 bytes without holes, for hashing.
 #[repr(C, align(4))]
@@ -121,19 +123,19 @@ impl Address {
     #[inline(always)]
     pub const fn v4(octets: [u8; 4]) -> Self {
         let [a, b, c, d] = octets;
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        Self { bytes: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] }
     }
 
     /// An IPv6 address.
     pub const fn v6(octets: [u8; 16]) -> Self {
-        Self(octets)
+        Self { bytes: octets }
     }
 
     /// An address as it lies in a packet, two bytes at a time.
     #[inline(always)]
     pub const fn from_words(words: [Word; 8]) -> Self {
         // SAFETY: both are 16 bytes of plain data.
-        Self(unsafe { core::mem::transmute::<[Word; 8], [u8; 16]>(words) })
+        Self { bytes: unsafe { core::mem::transmute::<[Word; 8], [u8; 16]>(words) } }
     }
 
     /// An IPv4 address as it lies in a packet, two bytes at a time.
@@ -146,7 +148,7 @@ impl Address {
     #[inline(always)]
     pub const fn words(self) -> [Word; 8] {
         // SAFETY: both are 16 bytes of plain data.
-        unsafe { core::mem::transmute::<[u8; 16], [Word; 8]>(self.0) }
+        unsafe { core::mem::transmute::<[u8; 16], [Word; 8]>(self.bytes) }
     }
 }
 
@@ -161,7 +163,7 @@ impl From<IpAddr> for Address {
 
 impl From<Address> for IpAddr {
     fn from(address: Address) -> Self {
-        let v6 = Ipv6Addr::from(address.0);
+        let v6 = Ipv6Addr::from(address.bytes);
         v6.to_ipv4_mapped().map_or(Self::V6(v6), |v4: Ipv4Addr| Self::V4(v4))
     }
 }

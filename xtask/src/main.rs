@@ -1,3 +1,151 @@
-//! Set-up, build, lab, demonstration and tests.
+//! `cargo xtask`: set-up, build, lab, demonstration and tests.
 
-fn main() {}
+use std::process::{Command, ExitCode};
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+use xtask::step::run;
+use xtask::workspace::{build, cargo};
+use xtask::{demo, lab, setup};
+
+/// Builds lungate, shows it and tests it.
+///
+/// Exit status: 0 only where everything asked for was done.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Installs what building, lab and tests need: Debian packages by name and bpf-linker by cargo.
+    Setup {
+        /// Only says what is missing, with the exact commands, and fails where something is.
+        #[arg(long)]
+        no_install: bool,
+    },
+    /// Builds the BPF program and all commands, optimised, after the set-up.
+    Build {
+        /// Installs nothing: says what is missing.
+        #[arg(long)]
+        no_install: bool,
+    },
+    /// Builds what is needed and runs `lungate load` on these interfaces.
+    Load {
+        /// An interface; may be given several times.
+        #[arg(long = "iface", value_name = "IF", required = true)]
+        interfaces: Vec<String>,
+        /// Installs nothing: says what is missing.
+        #[arg(long)]
+        no_install: bool,
+    },
+    /// Shows the whole of it in a lab: one volume over real targets, used by real clients, with an extent that
+    /// moves. Takes a minute or two after the set-up.
+    Demo {
+        /// Leaves the lab standing and says how to enter it.
+        #[arg(long)]
+        keep: bool,
+        /// Prints the summary as one JSON object on stdout.
+        #[arg(long)]
+        json: bool,
+        /// Installs nothing: says what is missing.
+        #[arg(long)]
+        no_install: bool,
+    },
+    /// Runs every test, after the set-up.
+    Test {
+        /// Installs nothing: says what is missing.
+        #[arg(long)]
+        no_install: bool,
+    },
+    /// Runs what a change has to pass: formatting, lints and every test.
+    Prepush,
+    /// Labs that were kept.
+    #[command(subcommand)]
+    Lab(LabTask),
+}
+
+#[derive(Subcommand)]
+enum LabTask {
+    /// Names the labs on this machine.
+    List,
+    /// Takes a lab down.
+    Down {
+        /// Its name.
+        name: String,
+    },
+}
+
+fn main() -> ExitCode {
+    match task(Args::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn task(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Setup { no_install } => setup::setup(!no_install)?,
+        Task::Build { no_install } => {
+            setup::setup(!no_install)?;
+            let binaries = build()?;
+            for path in [binaries.gateway, binaries.target, binaries.host] {
+                println!("{}", path.display());
+            }
+        }
+        Task::Load { interfaces, no_install } => {
+            setup::setup(!no_install)?;
+            let mut load = Command::new(build()?.gateway);
+            load.arg("load").args(interfaces.iter().flat_map(|name| ["--iface", name]));
+            let status = load.status()?;
+            if !status.success() {
+                bail!("lungate load ended with {status}");
+            }
+        }
+        Task::Demo { keep, json, no_install } => return demonstrate(keep, json, !no_install),
+        Task::Test { no_install } => test(!no_install)?,
+        Task::Prepush => {
+            setup::setup(true)?;
+            build()?;
+            run("check the formatting", cargo().args(["fmt", "--all", "--check"]))?;
+            let lints = ["clippy", "--all-targets", "--", "-D", "warnings"];
+            run("check the lints", cargo().args(lints))?;
+            test(true)?;
+        }
+        Task::Lab(LabTask::List) => lab::labs().iter().for_each(|name| println!("{name}")),
+        Task::Lab(LabTask::Down { name }) => {
+            if !lab::labs().contains(&name) {
+                bail!("no lab {name:?}; 'cargo xtask lab list' names those that are there");
+            }
+            lab::take_down(&name);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn demonstrate(keep: bool, json: bool, install: bool) -> Result<ExitCode> {
+    setup::setup(install)?;
+    let binaries = build()?;
+    let (summary, lab) = demo::run(&binaries, keep)?;
+    summary.show();
+    if json {
+        println!("{}", serde_json::to_string(&summary)?);
+    }
+    if keep {
+        eprintln!("\n{}", lab.keep());
+    }
+    Ok(if summary.errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Every test, with the programs that the end-to-end tests use built beforehand. Their closing lines are summed
+/// up in one that says what passed.
+fn test(install: bool) -> Result<()> {
+    setup::setup(install)?;
+    build()?;
+    xtask::tests::run()
+}

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::Global;
 use crate::commands::status::Status;
 use crate::links::{Mode, attach};
-use crate::network::{Interface, interface_named, own_addresses};
+use crate::network::{Interface, interface_named, interfaces, own_addresses};
 use crate::object;
 use crate::pins::Pins;
 use crate::table::Table;
@@ -16,8 +16,8 @@ use crate::table::Table;
 pub(crate) fn load(global: &Global, names: &[String], mode: Mode, max_mappings: u32) -> Result<()> {
     let pins = global.pins();
     pins.check_layout()?;
-    let interfaces = names.iter().map(|name| interface_named(name)).collect::<Result<Vec<_>>>()?;
     let was_loaded = pins.exist();
+    let interfaces = wanted(&pins, names)?;
     let max_mappings = if was_loaded { object::pinned_capacity(&pins)? } else { max_mappings };
     eprintln!(
         "the table holds {max_mappings} mappings and takes at most {} MiB of the kernel's memory",
@@ -40,6 +40,17 @@ pub(crate) fn load(global: &Global, names: &[String], mode: Mode, max_mappings: 
         status.explain(interface.index, why);
     }
     global.print(&status)
+}
+
+/// The interfaces that were named, and those on which a program is to be replaced.
+fn wanted(pins: &Pins, names: &[String]) -> Result<Vec<Interface>> {
+    let mut wanted = names.iter().map(|name| interface_named(name)).collect::<Result<Vec<_>>>()?;
+    let linked = pins.links()?;
+    let here = interfaces()?.into_iter().filter(|interface| linked.contains(&interface.index));
+    wanted.extend(here);
+    wanted.sort_by_key(|interface| interface.index);
+    wanted.dedup_by_key(|interface| interface.index);
+    Ok(wanted)
 }
 
 /// Attaches to every interface, or to none.

@@ -1,0 +1,10 @@
+//! Set-up, build, lab, demonstration and tests: everything that is run by `cargo xtask`, and the lab that the
+//! end-to-end tests stand on.
+
+pub mod bpf;
+pub mod demo;
+pub mod lab;
+pub mod setup;
+pub mod step;
+pub mod tests;
+pub mod workspace;
