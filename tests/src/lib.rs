@@ -1,1 +1,30 @@
-//! End-to-end tests in network namespaces.
+//! End-to-end tests: whole labs in network namespaces, with real targets and real clients. They use the programs
+//! as `cargo xtask build` leaves them; `cargo xtask test` builds them first.
+
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, ensure};
+use xtask::lab::Lab;
+use xtask::workspace::binaries;
+
+/// A lab of its own for a test, with targets and shims running.
+pub fn lab() -> Result<Lab> {
+    let binaries = binaries();
+    ensure!(
+        binaries.gateway.exists() && binaries.target.exists() && binaries.host.exists(),
+        "the programs are not built: run 'cargo xtask build' first"
+    );
+    Lab::new(&binaries, false)
+}
+
+/// Runs a command that must fail, and gives what it says on stderr.
+pub fn refused(command: &mut Command) -> Result<String> {
+    let out = run(command)?;
+    ensure!(!out.status.success(), "{command:?} succeeded:\n{}", String::from_utf8_lossy(&out.stdout));
+    Ok(String::from_utf8_lossy(&out.stderr).into_owned())
+}
+
+/// Runs a command to its end.
+pub fn run(command: &mut Command) -> Result<Output> {
+    command.output().with_context(|| format!("cannot start {command:?}"))
+}

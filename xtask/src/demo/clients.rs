@@ -63,8 +63,8 @@ pub fn fio_verify(lab: &Lab, socket: &Path, offset: u64, size: u64, requests: &s
             "--verify=crc32c",
             "--do_verify=1",
             "--verify_fatal=1",
+            "--verify_state_save=0",
             "--randrepeat=0",
-            "--fsync_on_close=1",
         ])
         .arg(format!("--uri=nbd+unix:///?socket={}", socket.display()))
         .arg(format!("--bsrange={requests}"))
@@ -80,6 +80,9 @@ pub fn fio_verify(lab: &Lab, socket: &Path, offset: u64, size: u64, requests: &s
     let job = &report["jobs"][0];
     let failed = job["error"].as_u64().unwrap_or(1) + job["total_err"].as_u64().unwrap_or(0);
     let errors = failed + u64::from(!out.status.success() && failed == 0);
+    if errors > 0 {
+        eprintln!("{}", String::from_utf8_lossy(&out.stderr).trim());
+    }
     Ok(Verified { bytes: job["read"]["io_bytes"].as_u64().unwrap_or(0), errors })
 }
 

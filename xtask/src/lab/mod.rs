@@ -14,6 +14,7 @@ mod plan;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use lungate_catalog::model::Catalog;
+use rustix::thread::LinkNameSpaceType;
 use serde_json::json;
 
 use crate::step::output;
@@ -124,9 +126,14 @@ impl Lab {
     /// A command on a machine of the lab.
     pub fn on(&self, machine: Machine, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}-{}", self.name, machine.name())).arg("--").arg(program);
+        command.arg(format!("--net={}", self.namespace(machine).display())).arg("--").arg(program);
         command.env("TGT_IPC_SOCKET", self.folder.join(format!("{}-tgt.sock", machine.name())));
         command
+    }
+
+    /// The network namespace of a machine, for [`enter`].
+    pub fn namespace(&self, machine: Machine) -> PathBuf {
+        PathBuf::from(format!("/run/netns/{}-{}", self.name, machine.name()))
     }
 
     /// `lungate` on the gateway; gives what it prints.
@@ -371,6 +378,13 @@ impl Drop for Lab {
     fn drop(&mut self) {
         self.ledger.undo();
     }
+}
+
+/// Moves the calling thread into a network namespace; for threads that end afterwards.
+pub fn enter(namespace: &Path) -> Result<()> {
+    let file = File::open(namespace).with_context(|| format!("cannot open {}", namespace.display()))?;
+    rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+        .with_context(|| format!("cannot enter {}", namespace.display()))
 }
 
 /// Takes down what a process that was killed has left behind.
