@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail};
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage, LinkXdp, XdpAttached};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
 use serde::Serialize;
 
 /// An interface.
@@ -16,6 +16,8 @@ pub(crate) struct Interface {
     pub(crate) mtu: u32,
     /// It has link addresses of 6 bytes: frames begin with an Ethernet header.
     pub(crate) is_ethernet: bool,
+    /// One end of a pair of virtual interfaces.
+    pub(crate) is_veth: bool,
     pub(crate) xdp: Option<Attached>,
 }
 
@@ -67,13 +69,22 @@ pub(crate) fn own_addresses() -> Result<Vec<IpAddr>> {
 }
 
 fn interface(link: &LinkMessage) -> Interface {
-    let mut found =
-        Interface { name: String::new(), index: link.header.index, mtu: 0, is_ethernet: false, xdp: None };
+    let mut found = Interface {
+        name: String::new(),
+        index: link.header.index,
+        mtu: 0,
+        is_ethernet: false,
+        is_veth: false,
+        xdp: None,
+    };
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => found.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => found.mtu = *mtu,
             LinkAttribute::Address(address) => found.is_ethernet = address.len() == 6,
+            LinkAttribute::LinkInfo(info) => {
+                found.is_veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
+            }
             LinkAttribute::Xdp(xdp) => found.xdp = attached(xdp),
             _ => {}
         }

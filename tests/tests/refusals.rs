@@ -136,6 +136,22 @@ fn the_host_serves_nothing_that_is_not_what_the_catalog_says() -> Result<()> {
     info.arg("info");
     output(&mut info)?;
 
+    // A volume for other hosts, and then for this one's network.
+    let mut catalog: Value = serde_json::from_str(&std::fs::read_to_string(lab.catalog_file())?)?;
+    let mut allow = |prefixes: Value| -> Result<()> {
+        catalog["volumes"]["vol0"]["allow"] = prefixes;
+        let file = lab.folder().join("restricted.json");
+        std::fs::write(&file, catalog.to_string())?;
+        output(lab.lungate_command().arg("apply").arg(file)).map(|_| ())
+    };
+    let mut impatient = lab.host_command();
+    allow(json!(["10.78.0.0/16", "10.77.1.3/32"]))?;
+    contains(&refused(impatient.arg("info"))?, &["10.77.100.1:400", "did not answer"])?;
+    let stats: Value = serde_json::from_str(&lab.lungate(&["stats", "--json"])?)?;
+    ensure!(stats["dropped"]["by_reason"]["refused"].as_u64() > Some(0), "{stats}");
+    allow(json!(["10.77.1.0/24"]))?;
+    output(&mut info)?;
+
     // A mapping that leads to another extent's LUN: sizes fit, the identity does not.
     let mut view: Value = serde_json::from_str(&std::fs::read_to_string(lab.folder().join("vol0.json"))?)?;
     let other = view["extents"][1]["identity"].clone();

@@ -142,9 +142,7 @@ impl Report {
                 Some(format!("lungate load --iface {name} --mode native says whether it does")),
             );
         }
-        let is_veth = fs::read_link(format!("/sys/class/net/{name}"))
-            .is_ok_and(|path| path.to_string_lossy().contains("/virtual/") && name.starts_with("veth"));
-        if is_veth {
+        if interface.is_veth {
             let what = format!(
                 "{name} is virtual: its peer receives redirected frames only with gro on, and must send finished checksums"
             );
