@@ -55,28 +55,46 @@ impl Book {
         end: CancellationToken,
         patience: Duration,
     ) -> Result<Line, ()> {
-        let before: Vec<_> = {
-            let entries = self.lock();
-            let own = entries.of.values().filter(|entry| entry.initiator == initiator);
-            own.filter(|entry| entry.draining || entry.isid == isid)
-                .map(|entry| {
-                    entry.end.cancel();
-                    entry.gone.clone()
-                })
-                .collect()
-        };
-        let all_gone = async {
-            for mut gone in before {
-                // The sender is never used, only dropped.
-                while gone.changed().await.is_ok() {}
+        let entered = async {
+            loop {
+                // Several may have waited for the same connection: the one that enters first is a
+                // predecessor of the others.
+                let before = match self.try_enter(initiator, isid, &end) {
+                    Ok(line) => return line,
+                    Err(before) => before,
+                };
+                for mut gone in before {
+                    // The sender is never used, only dropped.
+                    while gone.changed().await.is_ok() {}
+                }
             }
         };
-        timeout(patience, all_gone).await.map_err(|_| ())?;
-        let (sender, gone) = watch::channel(());
+        timeout(patience, entered).await.map_err(|_| ())
+    }
+
+    /// Enters a connection, or ends those that are in its way and gives what tells that they are gone.
+    fn try_enter(
+        self: &Arc<Self>,
+        initiator: &str,
+        isid: [u8; 6],
+        end: &CancellationToken,
+    ) -> Result<Line, Vec<watch::Receiver<()>>> {
         let mut entries = self.lock();
+        let own = entries.of.values().filter(|entry| entry.initiator == initiator);
+        let before: Vec<_> = own
+            .filter(|entry| entry.draining || entry.isid == isid)
+            .map(|entry| {
+                entry.end.cancel();
+                entry.gone.clone()
+            })
+            .collect();
+        if !before.is_empty() {
+            return Err(before);
+        }
+        let (sender, gone) = watch::channel(());
         let number = entries.next;
         entries.next += 1;
-        let entry = Entry { initiator: initiator.to_owned(), isid, end, draining: false, gone };
+        let entry = Entry { initiator: initiator.to_owned(), isid, end: end.clone(), draining: false, gone };
         entries.of.insert(number, entry);
         Ok(Line { book: Arc::clone(self), number, _gone: sender })
     }
@@ -130,5 +148,22 @@ mod tests {
         assert!(!other_end.is_cancelled());
         other.draining();
         assert!(book.enter("iqn.a", [3; 6], CancellationToken::new(), NOW).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn of_two_that_wait_for_the_same_connection_one_replaces_the_other() {
+        let book = Arc::new(Book::default());
+        let old = book.enter("iqn.a", [1; 6], CancellationToken::new(), PATIENCE).await.unwrap();
+        let (a, b) = (CancellationToken::new(), CancellationToken::new());
+        let (one, two, ()) = tokio::join!(
+            book.enter("iqn.a", [1; 6], a.clone(), PATIENCE),
+            book.enter("iqn.a", [1; 6], b.clone(), Duration::from_millis(200)),
+            async {
+                tokio::task::yield_now().await;
+                drop(old)
+            },
+        );
+        let both = one.is_ok() && two.is_ok();
+        assert!(!both || a.is_cancelled() || b.is_cancelled(), "both live: {both}");
     }
 }

@@ -45,13 +45,20 @@ pub(crate) struct Pump {
     buffer: BytesMut,
     /// Bytes of the PDU at hand that still pass as they are.
     passing: usize,
+    /// The task whose bytes those are.
+    passing_for: u32,
     /// The host's first login request, while it waits.
     waiting: Option<Bytes>,
 }
 
 impl Pump {
     pub(crate) fn new(direction: Direction) -> Self {
-        Self { direction, buffer: BytesMut::new(), passing: 0, waiting: None }
+        Self { direction, buffer: BytesMut::new(), passing: 0, passing_for: 0, waiting: None }
+    }
+
+    /// The task whose PDU was begun and not ended: its header has passed, the rest of its data has not.
+    pub(crate) fn cut_off(&self) -> Option<u32> {
+        (self.passing > 0).then_some(self.passing_for)
     }
 
     /// Waits for a first header, without taking it.
@@ -146,6 +153,7 @@ impl Pump {
                 self.edit_in_place(rewriter, bhs, layout, digests)?;
                 sink.queue_raw(self.buffer.split_to(layout.header).freeze());
                 self.passing = layout.data;
+                self.passing_for = bhs.itt();
                 Ok(Step::Passed)
             }
             Need::Whole => {

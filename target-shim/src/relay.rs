@@ -112,6 +112,9 @@ impl<'a> Relay<'a> {
             }
             Over::Host(_) | Over::Replaced | Over::LoginTimeout => {}
         }
+        if let Some(itt) = self.up.cut_off() {
+            lock(&self.rewriter).cut_off(itt);
+        }
         // The host sees the end at once; the real target may still be at work.
         let Self { from_host, to_host, .. } = self;
         drop((from_host, to_host));
@@ -212,8 +215,11 @@ impl Drain {
         }
         let rewriter = &self.rewriter;
         let mut nowhere = PduWriter::new(tokio::io::sink());
-        // A PDU that was cut off is of no use to the target: it is not completed.
+        let to_target = &mut self.to_target;
+        // A PDU that was cut off is of no use to the target: it is not completed. What is whole and still queued
+        // counts as sent, so it goes out: a flush can have been cancelled by a successor.
         let answered = async {
+            let _ = to_target.flush().await;
             while lock(rewriter).is_busy() {
                 tokio::time::sleep(DRAIN_STEP).await;
             }

@@ -96,8 +96,8 @@ struct Login {
 /// What is known of a request until its answer has passed.
 #[derive(Debug)]
 struct Task {
-    /// The LUN as the host wrote it.
-    host_lun: LunField,
+    /// The request as the host wrote it.
+    sent: Bhs,
     cmd_sn: u32,
     kind: TaskKind,
     /// Sequences of data that the target still waits for.
@@ -154,6 +154,13 @@ impl Rewriter {
     /// for the others.
     pub(crate) fn is_busy(&self) -> bool {
         self.tasks.values().any(|task| task.awaiting_data == 0)
+    }
+
+    /// The host is gone in the middle of this task's data: the target waits for the rest in vain.
+    pub(crate) fn cut_off(&mut self, itt: u32) {
+        if let Some(task) = self.tasks.get_mut(&itt) {
+            task.awaiting_data = task.awaiting_data.saturating_add(1);
+        }
     }
 
     /// How much of a PDU is needed, or why it must not pass.

@@ -379,3 +379,63 @@ fn pdus_out_of_place_are_refused() {
     long.set_data_length(8193);
     assert!(new().need(Direction::ToTarget, &long).is_err());
 }
+
+#[test]
+fn a_hexadecimal_segment_length_is_understood() {
+    let mut rewriter = new();
+    let offer =
+        keys(&[("InitiatorName", "iqn.a"), ("TargetName", NAME), ("MaxRecvDataSegmentLength", "0x40000")]);
+    pass_whole(&mut rewriter, Direction::ToTarget, login(true), &offer);
+    rewriter.login.full_feature = true;
+    let mut data_in = DataIn::new().into_bhs();
+    data_in.set_data_length(16384);
+    assert!(rewriter.need(Direction::ToHost, &data_in).is_ok());
+}
+
+#[test]
+fn nothing_is_awaited_for_a_rejected_command() {
+    let mut rewriter = session();
+    let on_wire =
+        pass(&mut rewriter, Direction::ToTarget, command(HOST_LUN, 7, Command::TestUnitReady.to_cdb(), 0));
+    pass_whole(&mut rewriter, Direction::ToHost, Reject::new().into_bhs(), &on_wire.0);
+    assert!(!rewriter.is_busy());
+}
+
+#[test]
+fn a_rejected_reset_comes_back_as_the_host_sent_it() {
+    let mut rewriter = session();
+    let mut reset = TaskManagementRequest::new();
+    reset.itt = 9.into();
+    reset.flags = 0x80 | 6;
+    let sent = reset.into_bhs();
+    let on_wire = pass(&mut rewriter, Direction::ToTarget, sent);
+    let (_, copy) = pass_whole(&mut rewriter, Direction::ToHost, Reject::new().into_bhs(), &on_wire.0);
+    assert_eq!(copy, sent.0);
+}
+
+#[test]
+fn a_rejected_inquiry_comes_back_as_the_host_sent_it() {
+    let mut rewriter = session();
+    let cdb = Command::Inquiry { page: Some(0x83), allocation: 4096 }.to_cdb();
+    let sent = command(HOST_LUN, 7, cdb, 4096);
+    let on_wire = pass(&mut rewriter, Direction::ToTarget, sent);
+    let (_, copy) = pass_whole(&mut rewriter, Direction::ToHost, Reject::new().into_bhs(), &on_wire.0);
+    assert_eq!(copy, sent.0);
+}
+
+#[test]
+fn a_session_gets_one_connection() {
+    let mut rewriter = new();
+    let offer = keys(&[("InitiatorName", "iqn.a"), ("TargetName", NAME), ("MaxConnections", "4")]);
+    let (_, out) = pass_whole(&mut rewriter, Direction::ToTarget, login(true), &offer);
+    assert_eq!(Keys::parse(&out).unwrap().get("MaxConnections"), Some("1"));
+}
+
+#[test]
+fn nothing_is_awaited_for_data_that_was_cut_off() {
+    let mut rewriter = session();
+    pass(&mut rewriter, Direction::ToTarget, command(HOST_LUN, 7, Command::TestUnitReady.to_cdb(), 0));
+    assert!(rewriter.is_busy());
+    rewriter.cut_off(7);
+    assert!(!rewriter.is_busy());
+}

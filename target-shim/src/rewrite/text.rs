@@ -5,6 +5,14 @@ use lungate_iscsi::pdu::text::{Keys, MAX_TEXT};
 
 use super::Violation;
 
+/// A number as keys have it, decimal or hexadecimal (RFC 7143, 6.1).
+pub(super) fn number(value: &str) -> Option<usize> {
+    match value.strip_prefix("0x").or_else(|| value.strip_prefix("0X")) {
+        Some(digits) => usize::from_str_radix(digits, 16).ok(),
+        None => value.parse().ok(),
+    }
+}
+
 /// The part of one direction's text that waits for its end.
 #[derive(Debug, Default)]
 pub(super) struct Joiner {

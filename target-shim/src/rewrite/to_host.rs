@@ -2,11 +2,12 @@
 
 use lungate_iscsi::login::LoginStatus;
 use lungate_iscsi::pdu::header::{
-    BHS_LENGTH, DataIn, LoginResponse, ScsiResponse, TaskManagementResponse, TextResponse,
+    BHS_LENGTH, DataIn, LoginResponse, Reject, ScsiResponse, TaskManagementResponse, TextResponse,
 };
 use lungate_iscsi::pdu::text::Keys;
 use lungate_iscsi::pdu::{Bhs, LunField, Opcode, RESERVED_TAG};
 
+use super::text::number;
 use super::{Ends, Rewriter, Task, TaskKind, Violation};
 
 const CONTINUE: u8 = 0x40;
@@ -14,6 +15,9 @@ const CONTINUE: u8 = 0x40;
 const OVERFLOW: u8 = 0x04;
 const UNDERFLOW: u8 = 0x02;
 const STATUS: u8 = 0x01;
+/// Reasons of a Reject after which the task lives on (RFC 7143, 11.17.1).
+const DATA_DIGEST_ERROR: u8 = 0x02;
+const TASK_IN_PROGRESS: u8 = 0x07;
 
 impl Rewriter {
     pub(super) fn header_to_host(&mut self, bhs: &mut Bhs) {
@@ -57,7 +61,7 @@ impl Rewriter {
             Opcode::LoginResponse => self.login_response(bhs, data),
             Opcode::TextResponse => self.text_response(bhs, data),
             Opcode::DataIn => self.described(bhs, data),
-            Opcode::Reject => Ok(self.reject(data)),
+            Opcode::Reject => Ok(self.reject(bhs, data)),
             _ => Ok(data.to_vec()),
         }
     }
@@ -67,7 +71,7 @@ impl Rewriter {
         if lun == LunField::ZERO {
             return lun;
         }
-        self.tasks.get(&itt).map_or(LunField::ZERO, |task| task.host_lun)
+        self.tasks.get(&itt).map_or(LunField::ZERO, |task| task.sent.lun())
     }
 
     /// The LUN beside a transfer tag is kept: the host returns both, and must return what the target sent.
@@ -101,7 +105,7 @@ impl Rewriter {
         }
         self.login.note_digests(&keys);
         if let Some(length) = keys.get("MaxRecvDataSegmentLength") {
-            self.login.target_segment = length.parse().ok();
+            self.login.target_segment = number(length);
         }
         keys.retain(|key, _| !matches!(key, "TargetAddress" | "TargetAlias"));
         keys.replace("TargetName", &self.port.target_name);
@@ -161,19 +165,26 @@ impl Rewriter {
         Ok(shown)
     }
 
-    /// A Reject carries the header that was rejected; the host gets it as it sent it.
-    fn reject(&self, data: &[u8]) -> Vec<u8> {
+    /// A Reject carries the header that was rejected; the host gets it as it sent it. Nothing follows for a
+    /// request that was rejected whole (RFC 7143, 11.17.1): the task is over. Where only its immediate data was
+    /// bad, or its tag stands for an earlier task, an answer is still to come.
+    fn reject(&mut self, bhs: &Bhs, data: &[u8]) -> Vec<u8> {
         let mut data = data.to_vec();
-        if let Some(copy) = data.first_chunk_mut::<BHS_LENGTH>() {
-            let mut bhs = Bhs(*copy);
-            let lun = match self.tasks.get(&bhs.itt()) {
-                Some(task) => task.host_lun,
-                None if bhs.lun() == self.real_lun => LunField::ZERO,
-                None => bhs.lun(),
-            };
-            bhs.set_lun(lun);
-            *copy = bhs.0;
+        let Some(copy) = data.first_chunk_mut::<BHS_LENGTH>() else { return data };
+        let mut rejected = Bhs(*copy);
+        let reason = bhs.view::<Reject>().map_or(0, |reject| reject.reason);
+        match self.tasks.get(&rejected.itt()) {
+            Some(task) if task.sent.opcode() == rejected.opcode() => {
+                rejected = task.sent;
+                if !matches!(reason, DATA_DIGEST_ERROR | TASK_IN_PROGRESS) {
+                    self.tasks.remove(&rejected.itt());
+                }
+            }
+            Some(task) => rejected.set_lun(task.sent.lun()),
+            None if rejected.lun() == self.real_lun => rejected.set_lun(LunField::ZERO),
+            None => {}
         }
+        *copy = rejected.0;
         data
     }
 }

@@ -8,6 +8,7 @@ use lungate_iscsi::scsi::cdb::opcode;
 use lungate_iscsi::scsi::disk::{identification, page, vpd};
 use lungate_iscsi::scsi::{Cdb, Command};
 
+use super::text::number;
 use super::{Ends, Initiator, Rewriter, Task, TaskKind, Violation};
 
 const CONTINUE: u8 = 0x40;
@@ -85,10 +86,10 @@ impl Rewriter {
 
     fn command(&mut self, bhs: &mut Bhs) {
         let Some(mut command) = bhs.view::<ScsiCommand>().copied() else { return };
-        let host_lun = command.lun;
-        command.lun = self.to_real(host_lun);
+        let sent = *bhs;
+        command.lun = self.to_real(sent.lun());
         // REPORT LUNS may go to its well-known unit; the answer is edited either way.
-        if command.cdb[0] == opcode::REPORT_LUNS && host_lun.is_report_luns() {
+        if command.cdb[0] == opcode::REPORT_LUNS && sent.lun().is_report_luns() {
             command.lun = self.real_lun;
         }
         let is_present = command.lun == self.real_lun;
@@ -101,7 +102,7 @@ impl Rewriter {
         };
         // Unsolicited data follows where the F bit is off.
         let awaiting_data = u32::from(command.flags & 0x80 == 0);
-        let task = Task { host_lun, cmd_sn: command.cmd_sn.get(), kind, awaiting_data };
+        let task = Task { sent, cmd_sn: command.cmd_sn.get(), kind, awaiting_data };
         self.tasks.insert(command.itt.get(), task);
         *bhs = command.into_bhs();
     }
@@ -110,7 +111,7 @@ impl Rewriter {
     /// the logical unit.
     fn management(&mut self, bhs: &mut Bhs) {
         let Some(mut request) = bhs.view::<TaskManagementRequest>().copied() else { return };
-        let host_lun = request.lun;
+        let sent = *bhs;
         let cmd_sn = request.cmd_sn.get();
         let ends = match request.flags & 0x7f {
             function::TARGET_WARM_RESET | function::TARGET_COLD_RESET => {
@@ -119,7 +120,7 @@ impl Rewriter {
                 Ends::AllBefore(cmd_sn)
             }
             other => {
-                request.lun = self.to_real(host_lun);
+                request.lun = self.to_real(sent.lun());
                 match other {
                     _ if request.lun != self.real_lun => Ends::Nothing,
                     function::ABORT_TASK => Ends::One(request.referenced_task_tag.get()),
@@ -130,7 +131,7 @@ impl Rewriter {
                 }
             }
         };
-        let task = Task { host_lun, cmd_sn, kind: TaskKind::Management(ends), awaiting_data: 0 };
+        let task = Task { sent, cmd_sn, kind: TaskKind::Management(ends), awaiting_data: 0 };
         self.tasks.insert(request.itt.get(), task);
         *bhs = request.into_bhs();
     }
@@ -144,13 +145,15 @@ impl Rewriter {
         let is_last = flags & CONTINUE == 0;
         let mut keys = self.login.from_host.join(data, is_last)?;
         self.name_target(&mut keys)?;
+        // A second connection of a session has its ISID, and here that means that the first one is replaced.
+        keys.replace("MaxConnections", "1");
         let login = &mut self.login;
         if let Some(name) = keys.get("InitiatorName") {
             login.initiator = Some(name.to_owned());
         }
         login.no_wait |= keys.get("DefaultTime2Wait") == Some("0");
         if let Some(length) = keys.get("MaxRecvDataSegmentLength") {
-            login.host_segment = length.parse().ok();
+            login.host_segment = number(length);
         }
         login.note_digests(&keys);
         let introduced = is_last && !login.introduced;
