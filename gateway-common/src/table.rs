@@ -131,6 +131,12 @@ impl Address {
         Self { bytes: octets }
     }
 
+    /// Its sixteen bytes.
+    #[inline(always)]
+    pub const fn octets(self) -> [u8; 16] {
+        self.bytes
+    }
+
     /// An address as it lies in a packet, two bytes at a time.
     #[inline(always)]
     pub const fn from_words(words: [Word; 8]) -> Self {

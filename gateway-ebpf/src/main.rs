@@ -12,6 +12,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
+use lungate_gateway_common::packet::parse;
 use lungate_gateway_common::verdict::Reason;
 
 use path::Outcome;
@@ -37,13 +38,29 @@ pub fn lungate(ctx: XdpContext) -> u32 {
     }
 }
 
-/// Says in the log what was dropped, while somebody watches.
+/// Says in the log what was dropped, while somebody watches: the reason, the interface, and where the headers can
+/// be read the two ends.
 #[inline(never)]
 fn log_drop(ctx: &XdpContext, reason: Reason) {
-    if maps::logs_drops() {
-        // SAFETY: the context is valid for as long as the program runs.
-        let interface = unsafe { (*ctx.ctx).ingress_ifindex };
-        aya_log_ebpf::info!(ctx, "{} {}", reason.index(), interface);
+    if !maps::logs_drops() {
+        return;
+    }
+    // SAFETY: the context is valid for as long as the program runs.
+    let interface = unsafe { (*ctx.ctx).ingress_ifindex };
+    let frame = bytes::Frame::of(ctx);
+    let ends = parse(&frame).ok().and_then(|flow| Some((flow.source(&frame)?, flow.destination(&frame)?)));
+    match ends {
+        Some((source, destination)) => aya_log_ebpf::info!(
+            ctx,
+            "{} {} {:i} {} {:i} {}",
+            reason.index(),
+            interface,
+            source.address().octets(),
+            u16::from_be(source.port()),
+            destination.address().octets(),
+            u16::from_be(destination.port())
+        ),
+        None => aya_log_ebpf::info!(ctx, "{} {}", reason.index(), interface),
     }
 }
 

@@ -78,6 +78,8 @@ enum Command {
     Map(Map),
     /// Shows packets and bytes of each mapping and direction, and what was dropped or passed, by reason.
     Stats,
+    /// Shows each packet that is dropped, as it happens, until Ctrl-C: when, why, where it came in, from whom to whom.
+    Watch,
     /// Says what would keep XDP from working on this machine or interface, and the command that mends it.
     Check {
         /// An interface; without it only the machine is looked at.
@@ -190,6 +192,7 @@ fn run(global: &Global, command: Command) -> Result<ExitCode> {
         Command::Apply { file } => commands::apply::apply(global, file).map(done),
         Command::Map(map) => commands::map::map(global, map).map(done),
         Command::Stats => commands::stats::stats(global).map(done),
+        Command::Watch => commands::watch::watch(global).map(done),
         Command::Check { interface } => commands::check::check(global, interface.as_deref()),
         Command::Catalog(catalog) => commands::catalog::catalog(global, &catalog).map(done),
         Command::Completions { shell } => {

@@ -198,6 +198,13 @@ impl Table {
         self.settings.set(0, settings, 0).context("cannot write the settings")
     }
 
+    /// Lets the program log what it drops, or be silent.
+    pub(crate) fn set_log_drops(&mut self, on: bool) -> Result<()> {
+        let mut settings = self.settings.get(&0, 0).context("cannot read the settings")?;
+        settings.log_drops = u32::from(on);
+        self.settings.set(0, settings, 0).context("cannot write the settings")
+    }
+
     fn reset(&mut self, counter: u32) -> Result<()> {
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
         let zeros = aya::maps::PerCpuValues::try_from(vec![Traffic::default(); cpus])?;

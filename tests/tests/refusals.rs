@@ -144,9 +144,14 @@ fn the_host_serves_nothing_that_is_not_what_the_catalog_says() -> Result<()> {
         std::fs::write(&file, catalog.to_string())?;
         output(lab.lungate_command().arg("apply").arg(file)).map(|_| ())
     };
-    let mut impatient = lab.host_command();
     allow(json!(["10.78.0.0/16", "10.77.1.3/32"]))?;
-    contains(&refused(impatient.arg("info"))?, &["10.77.100.1:400", "did not answer"])?;
+    lab.start("watch", lab.lungate_command().args(["watch", "--json"]))?;
+    let log = || std::fs::read_to_string(lab.folder().join("watch.log")).unwrap_or_default();
+    lab.wait("watch", || log().contains("watching"))?;
+    contains(&refused(lab.host_command().arg("info"))?, &["10.77.100.1:400", "did not answer"])?;
+    let seen = r#""reason":"refused","interface":"host0","source":"10.77.1.2:"#;
+    lab.wait("watch", || log().contains(seen))?;
+    lab.end("watch", false)?;
     let stats: Value = serde_json::from_str(&lab.lungate(&["stats", "--json"])?)?;
     ensure!(stats["dropped"]["by_reason"]["refused"].as_u64() > Some(0), "{stats}");
     allow(json!(["10.77.1.0/24"]))?;

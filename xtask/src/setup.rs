@@ -90,9 +90,10 @@ fn missing() -> Result<Vec<Missing>> {
     if version(QEMU_ISCSI).is_none() {
         found.push(Missing {
             what: "QEMU's iSCSI driver".to_owned(),
-            shown: format!(
-                "apt-get install -y --no-install-recommends {QEMU_ISCSI} (of the version of qemu-utils)"
-            ),
+            shown: match version("qemu-utils") {
+                Some(version) => format!("apt-get install -y --no-install-recommends {QEMU_ISCSI}={version}"),
+                None => format!("apt-get install -y --no-install-recommends {QEMU_ISCSI}"),
+            },
             install: install_qemu_iscsi,
             arguments: Vec::new(),
         });

@@ -1,6 +1,7 @@
 //! `lungate catalog`.
 
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use lungate_catalog::model::Catalog as Document;
@@ -15,12 +16,30 @@ pub(crate) fn catalog(global: &Global, command: &Catalog) -> Result<()> {
     match command {
         Catalog::Check { file } => {
             let catalog = Store::read(file)?;
-            let (volumes, devices) = (catalog.volumes.len(), catalog.devices.len());
-            let mappings = catalog.gateway_view().mappings.len();
-            eprintln!("{}: valid: {volumes} volumes, {devices} devices, {mappings} mappings", file.display());
-            Ok(())
+            global.print(&Checked {
+                file: file.clone(),
+                volumes: catalog.volumes.len(),
+                devices: catalog.devices.len(),
+                mappings: catalog.gateway_view().mappings.len(),
+            })
         }
         Catalog::View(view) => self::view(&read(global)?, view),
+    }
+}
+
+/// What a valid catalog holds.
+#[derive(Serialize)]
+struct Checked {
+    file: PathBuf,
+    volumes: usize,
+    devices: usize,
+    mappings: usize,
+}
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, volumes, devices, mappings } = self;
+        writeln!(f, "{}: valid: {volumes} volumes, {devices} devices, {mappings} mappings", file.display())
     }
 }
 

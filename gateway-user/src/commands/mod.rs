@@ -7,6 +7,7 @@ pub(crate) mod load;
 pub(crate) mod map;
 pub(crate) mod stats;
 pub(crate) mod status;
+pub(crate) mod watch;
 
 use std::path::PathBuf;
 
