@@ -80,6 +80,7 @@ impl Lab {
     /// Makes the network, and on every device a target with its LUNs and a shim in front of it.
     pub fn new(binaries: &Binaries, keep: bool) -> Result<Self> {
         sweep();
+        mount_bpffs()?;
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let prefix = if keep { KEPT_PREFIX } else { PREFIX };
@@ -347,7 +348,8 @@ impl Lab {
         self.shell(
             Machine::Gateway,
             "ip addr add 10.77.1.1/24 dev host0; ip addr add 10.77.2.1/24 dev dev0; ip link set host0 up;
-             ip link set dev0 up; sysctl -qw net.ipv4.ip_forward=1",
+             ip link set dev0 up; sysctl -qw net.ipv4.ip_forward=1;
+             for i in all host0 dev0; do sysctl -qw net.ipv4.conf.$i.rp_filter=0; done",
         )?;
         self.shell(
             Machine::Switch,
@@ -378,6 +380,15 @@ impl Drop for Lab {
     fn drop(&mut self) {
         self.ledger.undo();
     }
+}
+
+/// Mounts the BPF file system where nobody has done so yet.
+fn mount_bpffs() -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/mounts").context("cannot read /proc/mounts")?;
+    if mounts.lines().any(|line| line.split(' ').skip(1).take(2).eq([PIN_ROOTS, "bpf"])) {
+        return Ok(());
+    }
+    output(Command::new("mount").args(["-t", "bpf", "bpf", PIN_ROOTS])).map(|_| ())
 }
 
 /// Moves the calling thread into a network namespace; for threads that end afterwards.
