@@ -1,7 +1,7 @@
 //! Keeps what overlaps in order. While a write has no answer, later commands on its blocks wait: so it can be
 //! issued again after a lost connection without ever landing on top of something newer.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lungate_catalog::units::{BlockCount, Lba};
 use tokio::sync::Notify;
@@ -40,21 +40,21 @@ struct Entry {
 
 /// A command's place among the others; dropping it lets those behind go on.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
-    overlap: &'a Overlap,
+pub(super) struct Turn {
+    overlap: Arc<Overlap>,
     number: u64,
 }
 
 impl Overlap {
     /// Waits until nothing that came before is in the way.
-    pub(super) async fn enter(&self, access: Access, lba: Lba, blocks: BlockCount) -> Turn<'_> {
+    pub(super) async fn enter(self: &Arc<Self>, access: Access, lba: Lba, blocks: BlockCount) -> Turn {
         let (start, end) = (lba.0, lba.0.saturating_add(blocks.0));
         let turn = {
             let mut entries = self.lock();
             let number = entries.next;
             entries.next += 1;
             entries.list.push(Entry { number, access, start, end });
-            Turn { overlap: self, number }
+            Turn { overlap: Arc::clone(self), number }
         };
         loop {
             let left = self.left.notified();
@@ -82,7 +82,7 @@ impl Entry {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
         let mut entries = self.overlap.lock();
         if let Some(at) = entries.list.iter().position(|entry| entry.number == self.number) {
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn only_what_overlaps_a_write_waits_and_in_order() {
-        let overlap = Overlap::default();
+        let overlap = Arc::new(Overlap::default());
         let enter = |access, lba, blocks| overlap.enter(access, Lba(lba), BlockCount(blocks));
         let Poll::Ready(first) = poll(pin!(enter(Access::Read, 0, 8))) else {
             panic!("nothing is in the way")

@@ -90,7 +90,7 @@ pub struct PathStatus {
 pub(super) struct Path {
     config: PathConfig,
     session: watch::Sender<State>,
-    overlap: Overlap,
+    overlap: Arc<Overlap>,
     reconnects: AtomicU32,
     /// The next completed command is the first since the last login.
     is_first: AtomicBool,
@@ -111,7 +111,7 @@ impl Path {
         let path = Arc::new(Self {
             config,
             session: watch::Sender::new(State::Down("not connected yet".into())),
-            overlap: Overlap::default(),
+            overlap: Arc::default(),
             reconnects: AtomicU32::new(0),
             is_first: AtomicBool::new(false),
             first_io: AtomicU64::new(0),
@@ -166,34 +166,58 @@ impl Path {
 
     /// Carries out one command: again on the next session where one is lost, again after unit attentions and
     /// where the device is busy, until the deadline.
+    ///
+    /// A write that is under way at the deadline has failed for the caller, but it may still reach the medium: it
+    /// goes on holding back what overlaps it until the device has answered it or its session is over.
     pub(super) async fn execute(
-        &self,
+        self: &Arc<Self>,
         task: Task,
         access: Access,
         lba: Lba,
         blocks: BlockCount,
         deadline: Instant,
     ) -> Result<Payload, Sense> {
-        let carried_out = async {
-            let _turn = self.overlap.enter(access, lba, blocks).await;
-            loop {
-                let session = self.session().await;
-                // Lost: the keeper has seen it too, and the next session is awaited.
-                let Ok(completion) = session.execute(task.clone()).await else { continue };
-                match self.judge(completion) {
-                    Judgement::Done(result) => return result,
-                    Judgement::Again(pause) => sleep(pause).await,
-                }
-            }
+        let Ok(turn) = timeout_at(deadline, self.overlap.enter(access, lba, blocks)).await else {
+            return Err(self.timed_out("while an earlier write on the same blocks was under way"));
         };
-        match timeout_at(deadline, carried_out).await {
+        if access != Access::Write {
+            let _turn = turn;
+            let issued = timeout_at(deadline, self.issue(&task, deadline)).await;
+            return issued.unwrap_or_else(|_| Err(self.timed_out(&self.why_down())));
+        }
+        let path = Arc::clone(self);
+        let mut issued = Box::pin(async move {
+            let _turn = turn;
+            path.issue(&task, deadline).await
+        });
+        match timeout_at(deadline, &mut issued).await {
             Ok(result) => result,
             Err(_) => {
-                let why = self.why_down();
-                tracing::error!(portal = %self.config.session.portal, %why, "a command timed out");
-                Err(Sense::COMMUNICATION_TIMEOUT)
+                tokio::spawn(issued);
+                Err(self.timed_out(&self.why_down()))
             }
         }
+    }
+
+    /// Issues a command until it has an answer that counts; not again after the deadline.
+    async fn issue(&self, task: &Task, deadline: Instant) -> Result<Payload, Sense> {
+        loop {
+            let session = match timeout_at(deadline, self.session()).await {
+                Ok(session) if Instant::now() < deadline => session,
+                _ => return Err(Sense::COMMUNICATION_TIMEOUT),
+            };
+            // Lost: the keeper has seen it too, and the next session is awaited.
+            let Ok(completion) = session.execute(task.clone()).await else { continue };
+            match self.judge(completion) {
+                Judgement::Done(result) => return result,
+                Judgement::Again(pause) => sleep(pause).await,
+            }
+        }
+    }
+
+    fn timed_out(&self, why: &str) -> Sense {
+        tracing::error!(portal = %self.config.session.portal, why, "a command timed out");
+        Sense::COMMUNICATION_TIMEOUT
     }
 
     fn judge(&self, completion: Completion) -> Judgement {

@@ -1,0 +1,53 @@
+//! An XDP program that is not of any gateway.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// Commands and types of bpf(2) (Linux `enum bpf_cmd`, `bpf_prog_type`, `bpf_attach_type`).
+const PROG_LOAD: i64 = 5;
+const LINK_CREATE: i64 = 28;
+const PROG_TYPE_XDP: u32 = 6;
+const ATTACH_XDP: u32 = 37;
+
+/// "r0 = XDP_PASS; exit".
+static PASS_ALL: [u8; 16] = [0xb7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+static LICENSE: &[u8; 4] = b"GPL\0";
+
+/// The program's name in the kernel.
+pub(crate) const NAME: &str = "foreign";
+
+/// The program on an interface, for as long as this lives.
+pub(crate) struct Foreign {
+    _link: OwnedFd,
+}
+
+impl Foreign {
+    /// Attaches it.
+    pub(crate) fn attach(interface: &str) -> Self {
+        let mut load = [0; 64];
+        load[0..4].copy_from_slice(&PROG_TYPE_XDP.to_ne_bytes());
+        load[4..8].copy_from_slice(&2_u32.to_ne_bytes());
+        load[8..16].copy_from_slice(&(PASS_ALL.as_ptr() as u64).to_ne_bytes());
+        load[16..24].copy_from_slice(&(LICENSE.as_ptr() as u64).to_ne_bytes());
+        load[48..48 + NAME.len()].copy_from_slice(NAME.as_bytes());
+        let program = bpf(PROG_LOAD, &mut load);
+        let name = CString::new(interface).unwrap();
+        // SAFETY: the name ends with a zero and lives through the call.
+        let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+        let mut link = [0; 64];
+        link[0..4].copy_from_slice(&program.as_raw_fd().to_ne_bytes());
+        link[4..8].copy_from_slice(&index.to_ne_bytes());
+        link[8..12].copy_from_slice(&ATTACH_XDP.to_ne_bytes());
+        Self { _link: bpf(LINK_CREATE, &mut link) }
+    }
+}
+
+/// bpf(2) for commands that give a file descriptor.
+fn bpf(command: i64, attributes: &mut [u8; 64]) -> OwnedFd {
+    // SAFETY: the attributes live through the call, as does what they point to.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), attributes.len()) };
+    assert!(fd >= 0, "bpf command {command}: {}", io::Error::last_os_error());
+    // SAFETY: the kernel has just given it to us.
+    unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap()) }
+}

@@ -1,0 +1,197 @@
+//! What the command does, from load to unload, as its output and the kernel show it.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::document::{catalog, lone, mapping};
+use crate::gateway::{Gateway, dump, stdout};
+
+#[test]
+fn from_load_to_unload() {
+    let gateway = Gateway::new();
+    let not_loaded = gateway.lungate(&["status", "--json"]).output().unwrap();
+    assert_eq!(not_loaded.status.code(), Some(1), "status says by its exit that nothing is loaded");
+    let status: Value = serde_json::from_slice(&not_loaded.stdout).unwrap();
+    assert_eq!(status["loaded"], false);
+
+    gateway.json(&["load", "--iface", "h0", "--iface", "d0", "--max-mappings", "100"]);
+    let status = gateway.json(&["status"]);
+    assert_eq!((&status["loaded"], &status["max_mappings"]), (&json!(true), &json!(100)));
+    assert_eq!((&status["in_sync"], &status["mappings"]), (&Value::Null, &json!(0)));
+    let attached = status["interfaces"].as_array().unwrap();
+    let names: BTreeSet<_> = attached.iter().map(|there| there["name"].as_str().unwrap()).collect();
+    assert_eq!(names, BTreeSet::from(["d0", "h0"]));
+    assert!(attached.iter().all(|there| there["mode"] == "native"), "{status}");
+
+    let applied = gateway.apply(&catalog());
+    assert_eq!(applied["mappings"], 3);
+    let status = gateway.json(&["status"]);
+    assert_eq!((&status["in_sync"], &status["mappings"]), (&json!(true), &json!(3)));
+    assert_eq!(status["differences"], json!([]));
+
+    assert_eq!(gateway.json(&["unload"])["interfaces"], 2);
+    assert!(!gateway.pins().exists(), "pins stay behind");
+    let links = stdout(Command::new("ip").args(["link", "show", "h0"]));
+    assert!(!links.contains("xdp"), "the program is still attached: {links}");
+    gateway.expect_refused(&["unload"], &["no gateway is loaded"]);
+}
+
+#[test]
+fn a_second_apply_changes_nothing() {
+    let gateway = Gateway::loaded();
+    let first = gateway.apply(&catalog());
+    assert_eq!(first["changes"].as_array().unwrap().len(), 6, "three mappings, both ways: {first}");
+    let table = gateway.table();
+    let again = gateway.apply(&catalog());
+    assert_eq!(again["changes"], json!([]));
+    assert_eq!(gateway.table(), table);
+    // Without a name, the catalog that was applied last.
+    assert_eq!(gateway.json(&["apply"])["catalog"], again["catalog"]);
+}
+
+#[test]
+fn apply_follows_the_catalog() {
+    let gateway = Gateway::loaded();
+    gateway.apply(&lone(&[
+        mapping("10.9.0.1:1", "10.2.0.11:1", &[]),
+        mapping("10.9.0.1:2", "10.2.0.11:2", &["10.1.0.0/24"]),
+    ]));
+    assert_eq!(dump(&gateway.map("ACCESS")).len(), 1);
+    let moved = lone(&[mapping("10.9.0.1:1", "10.2.0.12:1", &[])]);
+    let file = gateway.write("catalog.json", &moved);
+    let expected = ["move 10.9.0.1:1 from 10.2.0.11:1 to 10.2.0.12:1", "remove 10.9.0.1:2 (to 10.2.0.11:2)"];
+    let lines = |value: &Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect()
+    };
+    let before = lines(&gateway.json(&["status"])["differences"]);
+    assert!(expected.iter().all(|line| before.iter().any(|found| found == line)), "{before:?}");
+    assert_eq!(lines(&gateway.json(&["apply", &file])["changes"]), before, "apply does what status foretold");
+    assert_eq!(entries(&gateway, "FORWARD"), pairs(&[("10.9.0.1:1", "10.2.0.12:1")]));
+    assert_eq!(entries(&gateway, "REVERSE"), pairs(&[("10.2.0.12:1", "10.9.0.1:1")]));
+    assert_eq!(dump(&gateway.map("ACCESS")).len(), 0);
+}
+
+#[test]
+fn loading_again_replaces_the_program_and_keeps_the_table() {
+    let gateway = Gateway::loaded();
+    gateway.apply(&catalog());
+    let programs = |status: &Value| -> BTreeSet<u64> {
+        let there = status["interfaces"].as_array().unwrap().iter();
+        there.map(|interface| interface["prog_id"].as_u64().unwrap()).collect()
+    };
+    let (table, before) = (gateway.table(), programs(&gateway.json(&["status"])));
+    // One of the two interfaces is named; the program is replaced on both.
+    gateway.json(&["load", "--iface", "h0", "--max-mappings", "7"]);
+    let status = gateway.json(&["status"]);
+    let after = programs(&status);
+    assert_eq!((before.len(), after.len()), (1, 1), "one program serves both interfaces");
+    assert!(before.is_disjoint(&after), "the program is the old one: {before:?}");
+    assert_eq!(gateway.table(), table);
+    assert_eq!(status["max_mappings"], 16_384, "the table keeps its size");
+    assert_eq!(status["in_sync"], true);
+}
+
+#[test]
+fn bpftool_sees_the_table_that_is_listed() {
+    let gateway = Gateway::loaded();
+    let mut document = catalog();
+    document["mappings"].as_array_mut().unwrap().push(mapping(
+        "[fd09::1]:4001",
+        "[fd02::11]:5005",
+        &["fd01::/64"],
+    ));
+    gateway.apply(&document);
+    let listed = gateway.json(&["map", "list"]);
+    let listed: BTreeSet<(SocketAddr, SocketAddr)> = listed["mappings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| {
+            let portal = |name: &str| line[name].as_str().unwrap().parse().unwrap();
+            (portal("vip"), portal("device"))
+        })
+        .collect();
+    assert_eq!(listed.len(), 4);
+    assert_eq!(entries(&gateway, "FORWARD"), listed);
+    let turned = listed.into_iter().map(|(vip, device)| (device, vip)).collect();
+    assert_eq!(entries(&gateway, "REVERSE"), turned);
+}
+
+#[test]
+fn mappings_are_added_moved_and_removed() {
+    let gateway = Gateway::loaded();
+    gateway.apply(&lone(&[]));
+    gateway.json(&["map", "add", "10.9.0.1:1", "10.2.0.11:1"]);
+    assert_eq!(entries(&gateway, "FORWARD"), pairs(&[("10.9.0.1:1", "10.2.0.11:1")]));
+    let moved = gateway.json(&["map", "migrate", "10.9.0.1:1", "--to", "10.2.0.12:1"]);
+    assert_eq!((&moved["from"], &moved["to"]), (&json!("10.2.0.11:1"), &json!("10.2.0.12:1")));
+    assert_eq!(entries(&gateway, "FORWARD"), pairs(&[("10.9.0.1:1", "10.2.0.12:1")]));
+    let both = pairs(&[("10.2.0.11:1", "10.9.0.1:1"), ("10.2.0.12:1", "10.9.0.1:1")]);
+    assert_eq!(entries(&gateway, "REVERSE"), both, "late replies of the device before are still translated");
+    assert_eq!(gateway.json(&["status"])["in_sync"], true, "the catalog holds each change");
+    gateway.json(&["map", "remove", "10.9.0.1:1"]);
+    assert_eq!(entries(&gateway, "FORWARD"), BTreeSet::new());
+    assert_eq!(gateway.json(&["status"])["in_sync"], true);
+}
+
+#[test]
+fn stats_count_each_packet_once() {
+    let gateway = Gateway::loaded();
+    gateway.apply(&catalog());
+    let program = gateway.json(&["status"])["interfaces"][0]["prog_id"].to_string();
+    let send = |source: &str, destination: &str, times: usize| {
+        let file = gateway.file("frame");
+        std::fs::write(&file, segment(source.parse().unwrap(), destination.parse().unwrap())).unwrap();
+        for _ in 0..times {
+            stdout(Command::new("bpftool").args(["prog", "run", "id", &program, "data_in", &file]));
+        }
+    };
+    send("10.1.0.2:40000", "10.9.0.1:4001", 3);
+    send("10.2.0.11:5005", "10.1.0.2:40000", 2);
+    send("10.1.0.2:40000", "10.9.0.1:4999", 1);
+    send("10.1.0.2:40000", "10.2.0.11:5005", 1);
+    let stats = gateway.json(&["stats"]);
+    let mappings = stats["mappings"].as_array().unwrap();
+    let used = mappings.iter().find(|line| line["vip"] == "10.9.0.1:4001").unwrap();
+    assert_eq!(used["to_device"], json!({ "packets": 3, "bytes": 120 }));
+    assert_eq!(used["to_host"], json!({ "packets": 2, "bytes": 80 }));
+    assert_eq!((&stats["to_device"], &stats["to_host"]), (&used["to_device"], &used["to_host"]));
+    assert_eq!(stats["dropped"]["by_reason"]["past_vip"], 1);
+    assert_eq!(stats["passed"]["by_reason"]["no_mapping"], 1);
+}
+
+/// A SYN in an Ethernet frame; the gateway takes its checksums as they are.
+fn segment(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (source.ip(), destination.ip()) else { return Vec::new() };
+    let mut frame = vec![2; 12];
+    frame.extend([8, 0, 0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0]);
+    frame.extend(from.octets());
+    frame.extend(to.octets());
+    frame.extend(source.port().to_be_bytes());
+    frame.extend(destination.port().to_be_bytes());
+    frame.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0x20, 0, 0, 0, 0, 0]);
+    frame
+}
+
+fn pairs(of: &[(&str, &str)]) -> BTreeSet<(SocketAddr, SocketAddr)> {
+    of.iter().map(|(key, peer)| (key.parse().unwrap(), peer.parse().unwrap())).collect()
+}
+
+/// A table's portals and peers, read from the bytes that bpftool shows.
+fn entries(gateway: &Gateway, map: &str) -> BTreeSet<(SocketAddr, SocketAddr)> {
+    let entries = dump(&gateway.map(map));
+    entries.iter().map(|entry| (portal(&entry["key"]), portal(&entry["value"]))).collect()
+}
+
+/// Sixteen bytes of address, then two of port, in network byte order.
+fn portal(bytes: &Value) -> SocketAddr {
+    let byte =
+        |text: &Value| u8::from_str_radix(text.as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
+    let bytes: Vec<u8> = bytes.as_array().unwrap().iter().take(18).map(byte).collect();
+    let address: [u8; 16] = bytes[..16].try_into().unwrap();
+    let port = u16::from_be_bytes([bytes[16], bytes[17]]);
+    SocketAddr::new(std::net::Ipv6Addr::from(address).to_canonical(), port)
+}

@@ -1,0 +1,9 @@
+//! The `lungate` command from outside: the built binary, the kernel's pinned maps and, as a second opinion, bpftool.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+mod document;
+mod foreign;
+mod gateway;
+mod lifecycle;
+mod refusals;
