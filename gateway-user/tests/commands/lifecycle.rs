@@ -163,6 +163,29 @@ fn stats_count_each_packet_once() {
     assert_eq!(stats["passed"]["by_reason"]["no_mapping"], 1);
 }
 
+/// A device in the hosts' own network: what comes in by an interface leaves by it, and another one is redirected to.
+#[test]
+fn a_packet_leaves_by_the_interface_it_came_in_by() {
+    let gateway = Gateway::loaded();
+    gateway
+        .apply(&lone(&[mapping("10.9.0.1:1", "10.1.0.2:1", &[]), mapping("10.9.0.1:2", "10.2.0.11:2", &[])]));
+    let status = gateway.json(&["status"]);
+    let here = status["interfaces"].as_array().unwrap().iter().find(|there| there["name"] == "h0").unwrap();
+    let (program, index) =
+        (here["prog_id"].to_string(), u32::try_from(here["ifindex"].as_u64().unwrap()).unwrap());
+    for (vip, action) in [("10.9.0.1:1", 3), ("10.9.0.1:2", 4)] {
+        let frame = segment("10.1.0.9:40000".parse().unwrap(), vip.parse().unwrap());
+        // Linux `struct xdp_md`: start, end, metadata, interface, its queue, and where it leaves.
+        let context = [0, u32::try_from(frame.len()).unwrap(), 0, index, 0, 0];
+        let (frame_file, context_file) = (gateway.file("frame"), gateway.file("context"));
+        std::fs::write(&frame_file, frame).unwrap();
+        std::fs::write(&context_file, context.map(u32::to_ne_bytes).concat()).unwrap();
+        let run = ["--json", "prog", "run", "id", &program, "data_in", &frame_file, "ctx_in", &context_file];
+        let result: Value = serde_json::from_str(&stdout(Command::new("bpftool").args(run))).unwrap();
+        assert_eq!(result["retval"], action, "{vip}: {result}");
+    }
+}
+
 /// A SYN in an Ethernet frame; the gateway takes its checksums as they are.
 fn segment(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
     let (IpAddr::V4(from), IpAddr::V4(to)) = (source.ip(), destination.ip()) else { return Vec::new() };
