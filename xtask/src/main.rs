@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use xtask::step::run;
 use xtask::workspace::{build, cargo};
-use xtask::{demo, lab, setup};
+use xtask::{demo, fuzz, lab, setup};
 
 /// Builds lungate, shows it and tests it.
 ///
@@ -60,6 +60,14 @@ enum Task {
         #[arg(long)]
         no_install: bool,
     },
+    /// Feeds the parsers with what a fuzzer finds, after installing cargo-fuzz. A nightly compiler is needed.
+    Fuzz {
+        /// The target, as 'fuzz/fuzz_targets' names it; all of them without it.
+        target: Option<String>,
+        /// How long each target runs.
+        #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+    },
     /// Runs what a change has to pass: formatting, lints and every test.
     Prepush,
     /// Labs that were kept.
@@ -109,6 +117,7 @@ fn task(task: Task) -> Result<ExitCode> {
         }
         Task::Demo { keep, json, no_install } => return demonstrate(keep, json, !no_install),
         Task::Test { no_install } => test(!no_install)?,
+        Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds)?,
         Task::Prepush => {
             setup::setup(true)?;
             build()?;
