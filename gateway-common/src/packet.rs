@@ -143,8 +143,13 @@ fn parse_v6(packet: &(impl Packet + ?Sized)) -> Result<Flow, Reason> {
         match next {
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
                 // Length in units of 8 bytes, the first not counted (RFC 8200, 4.3).
-                let [extension] = packet.read(L3 + header).ok_or(Reason::Malformed)?;
+                let [extension, specific] = packet.read(L3 + header).ok_or(Reason::Malformed)?;
                 let [following, length] = extension.to_ne_bytes();
+                // With segments left the packet is for a router on its way, and its checksum for another
+                // address than the one in its header (RFC 8200, 4.4 and 8.1).
+                if next == ROUTING && specific.to_ne_bytes()[1] != 0 {
+                    return Err(Reason::NotTcp);
+                }
                 next = following;
                 header += (usize::from(length) + 1) * 8;
             }

@@ -2,6 +2,11 @@
 
 #![no_std]
 #![no_main]
+#![expect(
+    missing_docs,
+    unreachable_pub,
+    reason = "the entry point that the macro makes is for the kernel alone"
+)]
 
 mod bytes;
 mod fib;

@@ -17,8 +17,10 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lu
 pub(crate) const PROGRAM: &str = "lungate";
 /// The gateway's own addresses at most.
 const MAX_LOCAL: u32 = 1024;
+/// Device portals for each mapping: its present one, and one that it has left.
+pub(crate) const PORTALS_PER_MAPPING: u32 = 2;
 /// Prefixes in access lists for each mapping, on average.
-const PREFIXES_PER_MAPPING: u32 = 4;
+pub(crate) const PREFIXES_PER_MAPPING: u32 = 4;
 
 /// What a map must look like.
 struct Shape {
@@ -34,8 +36,7 @@ fn shapes(max_mappings: u32) -> [Shape; 7] {
     let (portal, mapping) = (size_of::<Portal>(), size_of::<Mapping>());
     [
         shape(map::FORWARD, MapType::Hash, portal, mapping, max_mappings),
-        // A mapping's present device, and one that it has left.
-        shape(map::REVERSE, MapType::Hash, portal, mapping, max_mappings.saturating_mul(2)),
+        shape(map::REVERSE, MapType::Hash, portal, mapping, max_mappings.saturating_mul(PORTALS_PER_MAPPING)),
         shape(
             map::ACCESS,
             MapType::LpmTrie,

@@ -16,6 +16,7 @@ use lungate_gateway_common::table::{
 };
 use lungate_gateway_common::verdict::Reason;
 
+use crate::object::{PORTALS_PER_MAPPING, PREFIXES_PER_MAPPING};
 use crate::pins::Pins;
 
 /// The pinned maps.
@@ -97,17 +98,23 @@ impl Table {
         }
         let kept: BTreeSet<u32> =
             view.mappings.iter().filter_map(|m| now.forward.get(&m.vip)).map(|line| line.counter).collect();
-        let mut free = (0..self.capacity).filter(|counter| !kept.contains(counter));
+        // A counter that another mapping is about to leave is taken last: its access list is still that one's.
+        let used: BTreeSet<u32> = now.forward.values().map(|line| line.counter).collect();
+        let unused = (0..self.capacity).filter(|counter| !used.contains(counter));
+        let mut free = unused.chain(used.iter().copied().filter(|counter| !kept.contains(counter)));
         let mut wanted = Content::default();
         for mapping in &view.mappings {
             let known = now.forward.get(&mapping.vip).map(|line| line.counter);
             let counter = known.or_else(|| free.next()).context("the table has no counter left")?;
             wanted.put(mapping, counter);
         }
+        let taken: BTreeSet<u32> = wanted.forward.values().map(|line| line.counter).collect();
         for retired in &view.retired {
-            // Late replies count where the mapping that they belong to counts.
-            let counter = wanted.forward.get(&retired.vip).map(|line| line.counter);
-            let Some(counter) = counter.or_else(|| free.next()) else { continue };
+            // Late replies count where the mapping that they belong to counts; without one, where they did before.
+            let own = wanted.forward.get(&retired.vip).map(|line| line.counter);
+            let before = now.reverse.get(&retired.device).map(|line| line.counter);
+            let kept = own.or_else(|| before.filter(|counter| !taken.contains(counter)));
+            let Some(counter) = kept.or_else(|| free.next()) else { continue };
             wanted.reverse.insert(retired.device, Line { peer: retired.vip, flags: RETIRED, counter });
         }
         Ok(wanted)
@@ -120,6 +127,7 @@ impl Table {
             content.access.iter().flat_map(|(&c, nets)| nets.iter().map(move |&net| (c, net))).collect()
         };
         let (had, has) = (listed(now), listed(wanted));
+        self.check_room(now, wanted, had.union(&has).count())?;
         for &(counter, net) in has.difference(&had) {
             self.access.insert(&access_key(counter, net), 1, 0).context("cannot add to an access list")?;
         }
@@ -203,6 +211,30 @@ impl Table {
         let mut settings = self.settings.get(&0, 0).context("cannot read the settings")?;
         settings.log_drops = u32::from(on);
         self.settings.set(0, settings, 0).context("cannot write the settings")
+    }
+
+    /// Old and new stand side by side for a moment: what has no room for both is refused before the first write.
+    fn check_room(&self, now: &Content, wanted: &Content, prefixes: usize) -> Result<()> {
+        let together = |now: &BTreeMap<SocketAddr, Line>, wanted: &BTreeMap<SocketAddr, Line>| {
+            now.len() + wanted.keys().filter(|portal| !now.contains_key(*portal)).count()
+        };
+        for (what, needed, factor) in [
+            ("mappings", together(&now.forward, &wanted.forward), 1),
+            (
+                "device portals, retired ones included,",
+                together(&now.reverse, &wanted.reverse),
+                PORTALS_PER_MAPPING,
+            ),
+            ("prefixes in access lists", prefixes, PREFIXES_PER_MAPPING),
+        ] {
+            let most = self.capacity.saturating_mul(factor);
+            if u32::try_from(needed).unwrap_or(u32::MAX) > most {
+                bail!(
+                    "the change needs room for {needed} {what} at once, the table holds {most} at most: unload, and load with a larger --max-mappings"
+                );
+            }
+        }
+        Ok(())
     }
 
     fn reset(&mut self, counter: u32) -> Result<()> {

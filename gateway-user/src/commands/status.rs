@@ -88,8 +88,13 @@ impl Status {
         status.max_mappings = table.capacity();
         status.catalog = global.catalog.clone().or(table.catalog()?);
         if let Some(path) = &status.catalog {
-            let view = Store::read(path)?.gateway_view();
-            status.differences = differences(&content, &table.wanted(&view, &content)?);
+            // What is attached is so, whether or not its catalog can be read and would fit.
+            let wanted = Store::read(path).map_err(anyhow::Error::from);
+            let wanted = wanted.and_then(|catalog| table.wanted(&catalog.gateway_view(), &content));
+            status.differences = match wanted {
+                Ok(wanted) => differences(&content, &wanted),
+                Err(error) => vec![format!("nothing: {error:#}")],
+            };
             status.in_sync = Some(status.differences.is_empty());
         }
         Ok(status)

@@ -156,3 +156,32 @@ fn a_table_that_is_full_takes_no_part_of_a_catalog() {
     assert_eq!(gateway.table(), table);
     assert_eq!(fs::read_to_string(gateway.file("catalog.json")).unwrap(), catalog);
 }
+
+/// Old and new entries stand side by side while the table changes.
+#[test]
+fn a_change_without_room_for_old_and_new_is_refused_whole() {
+    let gateway = Gateway::new();
+    gateway.json(&["load", "--iface", "h0", "--max-mappings", "1"]);
+    gateway.apply(&lone(&[mapping("10.9.0.1:1", "10.2.0.11:1", &["10.1.0.0/24"])]));
+    let table = gateway.table();
+    let other = gateway.write("other.json", &lone(&[mapping("10.9.0.2:1", "10.2.0.12:1", &[])]));
+    gateway.expect_refused(&["apply", &other], &["room for 2 mappings", "holds 1 at most", "--max-mappings"]);
+    assert_eq!(gateway.table(), table);
+    let hosts = ["10.3.0.0/24", "10.4.0.0/24", "10.5.0.0/24", "10.6.0.0/24"];
+    let listed = gateway.write("listed.json", &lone(&[mapping("10.9.0.1:1", "10.2.0.11:1", &hosts)]));
+    gateway.expect_refused(&["apply", &listed], &["room for 5 prefixes", "holds 4 at most"]);
+    assert_eq!(gateway.table(), table);
+    gateway.json(&["map", "migrate", "10.9.0.1:1", "--to", "10.2.0.12:1"]);
+    let table = gateway.table();
+    let again = ["map", "migrate", "10.9.0.1:1", "--to", "10.2.0.13:1"];
+    gateway.expect_refused(&again, &["room for 3 device portals", "holds 2 at most", "catalog is as before"]);
+    assert_eq!(gateway.table(), table);
+}
+
+#[test]
+fn a_catalog_that_cannot_be_read_does_not_hide_what_is_attached() {
+    let gateway = Gateway::new();
+    let status = gateway.json(&["--catalog", "/nosuch.json", "load", "--iface", "h0"]);
+    assert_eq!((&status["loaded"], &status["in_sync"]), (&json!(true), &json!(false)));
+    assert!(status["differences"][0].as_str().unwrap().contains("/nosuch.json"), "{status}");
+}

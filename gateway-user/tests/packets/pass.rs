@@ -7,7 +7,7 @@ use crate::runner::{PASS, Runner, line};
 
 #[test]
 fn foreign_packets_pass_untouched() {
-    let runner = Runner::new(&[line("10.9.0.1:4001", "10.2.0.11:5005")]);
+    let runner = Runner::new(&[line("10.9.0.1:4001", "10.2.0.11:5005"), line("[fd09::1]:1", "[fd02::11]:1")]);
     let tcp = |source: &str, destination: &str| Frame::new(source, destination).bytes();
     let mut udp = tcp("10.1.0.2:1", "10.9.0.1:4001");
     udp[14 + 9] = 17;
@@ -19,7 +19,10 @@ fn foreign_packets_pass_untouched() {
     later_fragment.fragment = 100;
     let mut last_hop = Frame::new("10.1.0.2:1", "10.9.0.1:4001");
     last_hop.hops = 1;
-    let rows: [(&str, Vec<u8>, Reason); 9] = [
+    let mut routed = Frame::new("[fd01::2]:1", "[fd09::1]:1");
+    routed.extensions = vec![(43, vec![0, 0, 4, 1, 0, 0, 0, 0])];
+    let rows: [(&str, Vec<u8>, Reason); 10] = [
+        ("segments left on its route", routed.bytes(), Reason::NotTcp),
         ("another port of the VIP", tcp("10.1.0.2:1", "10.9.0.1:4002"), Reason::NoMapping),
         ("between strangers", tcp("10.1.0.2:1", "10.2.0.12:5005"), Reason::NoMapping),
         ("another port of the device", tcp("10.2.0.11:5006", "10.1.0.2:1"), Reason::NoMapping),

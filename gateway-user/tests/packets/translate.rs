@@ -34,7 +34,8 @@ const V6_VARIATIONS: &[Variation] = &[
     ("three extension headers", |frame| {
         let long = [&[0, 1, 1, 12], [0; 12].as_slice()].concat();
         let short = vec![0, 0, 1, 4, 0, 0, 0, 0];
-        frame.extensions = vec![(0, short.clone()), (43, short), (60, long)];
+        let routing = vec![0, 0, 4, 0, 0, 0, 0, 0];
+        frame.extensions = vec![(0, short), (43, routing), (60, long)];
     }),
 ];
 

@@ -42,6 +42,19 @@ struct Info {
     extents: Vec<PathStatus>,
 }
 
+/// What `write` did.
+#[derive(Serialize)]
+struct Written {
+    lba: u64,
+    blocks: u64,
+}
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wrote and flushed {} blocks from LBA {} on", self.blocks, self.lba)
+    }
+}
+
 pub(super) async fn info(config: &Config, views: Vec<HostView>, json: bool) -> Result<()> {
     let mut shown = Vec::new();
     for view in views {
@@ -122,6 +135,7 @@ pub(super) async fn write(
     views: Vec<HostView>,
     place: &Place,
     input: Option<&Path>,
+    json: bool,
 ) -> Result<()> {
     let view = choose(views, place)?;
     let mut input: Box<dyn Read> = match input {
@@ -152,8 +166,13 @@ pub(super) async fn write(
     let all = driver.view().blocks;
     let flushed = driver.execute(&Operation::Flush, Lba(0), all, &Payload::new()).await;
     flushed.map_err(|sense| anyhow!("flushing failed: {sense}"))?;
-    eprintln!("wrote {} blocks from LBA {} on", next - place.lba, place.lba);
     driver.detach().await;
+    let written = Written { lba: place.lba, blocks: next - place.lba };
+    if json {
+        println!("{}", serde_json::to_string(&written)?);
+    } else {
+        println!("{written}");
+    }
     Ok(())
 }
 

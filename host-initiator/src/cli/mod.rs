@@ -68,6 +68,9 @@ enum Command {
         /// Where they come from, as many as there are; standard input without it.
         #[arg(long, value_name = "FILE")]
         input: Option<PathBuf>,
+        /// Prints what was written as JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Shows the state of the running daemon: each extent's connection, reconnects, sessions.
     Status {
@@ -122,8 +125,8 @@ fn run(args: Args) -> Result<()> {
             Some(Command::Read { place, blocks, output }) => {
                 direct::read(&config, views, &place, blocks, output.as_deref()).await
             }
-            Some(Command::Write { place, input }) => {
-                direct::write(&config, views, &place, input.as_deref()).await
+            Some(Command::Write { place, input, json }) => {
+                direct::write(&config, views, &place, input.as_deref(), json).await
             }
             Some(Command::Status { json }) => daemon::status(&config, json).await,
             _ => daemon::serve(&config, views).await,
