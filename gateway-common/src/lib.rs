@@ -11,6 +11,7 @@
 
 #![no_std]
 
+pub mod filter;
 pub mod packet;
 pub mod rewrite;
 pub mod table;

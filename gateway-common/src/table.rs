@@ -4,7 +4,7 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The version of this layout: part of the path under which the maps are pinned.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// The names of the maps, as they are pinned.
 pub mod map {
@@ -12,10 +12,22 @@ pub mod map {
     pub const FORWARD: &str = "FORWARD";
     /// Hash map: [`super::Portal`] of a device to [`super::Mapping`] with the VIP's.
     pub const REVERSE: &str = "REVERSE";
+    /// Hash map: every [`super::Address`] that is a VIP, for what is answered at all of its ports.
+    pub const VIPS: &str = "VIPS";
     /// LPM trie: mapping and host prefix that may use it.
     pub const ACCESS: &str = "ACCESS";
     /// Hash map: the gateway's own [`super::Address`]es.
     pub const LOCAL: &str = "LOCAL";
+    /// Hash map: index of an interface to [`super::Interface`].
+    pub const INTERFACES: &str = "INTERFACES";
+    /// Hash map: [`super::Vlan`] to the index of the interface that stands for it.
+    pub const VLANS: &str = "VLANS";
+    /// Array with one [`crate::filter::Filter`].
+    pub const FILTER: &str = "FILTER";
+    /// Per-CPU array of [`super::Hop`]: answers of the kernel's forwarding table, by [`super::Way::slot`].
+    pub const HOPS: &str = "HOPS";
+    /// Array of `u64`: see [`super::control`].
+    pub const CONTROL: &str = "CONTROL";
     /// Per-CPU array of [`super::Traffic`], by [`super::Mapping::counter`].
     pub const TRAFFIC: &str = "TRAFFIC";
     /// Per-CPU array of packet counts, by [`crate::verdict::Reason::index`].
@@ -23,6 +35,28 @@ pub mod map {
     /// Array with one [`super::Settings`].
     pub const SETTINGS: &str = "SETTINGS";
 }
+
+/// Places in `CONTROL`. Each is written by itself, so that no writer undoes another's.
+pub mod control {
+    /// Counts changes of neighbours, routes, links and addresses; a [`super::Hop`] of another generation is
+    /// not used.
+    pub const GENERATION: u32 = 0;
+    /// Until when somebody promises to count such changes at once: nanoseconds of CLOCK_MONOTONIC_COARSE.
+    /// Afterwards a hop is used for [`super::HOP_LIFE_NS`] only.
+    pub const WATCHED_UNTIL: u32 = 1;
+    /// Nonzero: every packet that is dropped goes to the log.
+    pub const LOG_DROPS: u32 = 2;
+    /// The number of places.
+    pub const PLACES: u32 = 8;
+}
+
+/// How long an answer of the forwarding table is used while nobody watches for changes, in nanoseconds.
+pub const HOP_LIFE_NS: u64 = 200_000_000;
+/// How long packets pass by the kernel's neighbour table while nobody watches, before one goes through it, so that
+/// it asks whether the neighbour is still there; in nanoseconds.
+pub const HOP_CONFIRM_NS: u64 = 5_000_000_000;
+/// The places in `HOPS`; a power of two.
+pub const HOP_SLOTS: u32 = 4096;
 
 /// Two bytes of a packet as they lie in memory, so a number in network byte order without its meaning: enough to
 /// copy, to compare and, in one's complement, to add (RFC 1071, 2).
@@ -52,17 +86,7 @@ pub struct Mapping {
     peer: Portal,
     flags: u32,
     counter: u32,
-    next_hop: NextHop,
-}
-
-/// Where packets to the peer leave, when that is known; `interface` 0 means: ask the kernel's FIB.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NextHop {
-    interface: u32,
-    destination: [u8; 6],
-    source: [u8; 6],
-    mtu: u16,
+    mss: u16,
     reserved: u16,
 }
 
@@ -72,6 +96,88 @@ pub const FROZEN: u32 = 1;
 pub const RESTRICTED: u32 = 2;
 /// The device portal serves nothing any more; its late replies are still translated.
 pub const RETIRED: u32 = 4;
+
+/// What decides where a packet goes next: its addresses as they will be, the interface it came in by, and its
+/// class of service (TOS or traffic class).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    pub(crate) source: Address,
+    pub(crate) destination: Address,
+    pub(crate) ingress: u32,
+    pub(crate) class: u32,
+}
+
+/// An answer of the kernel's forwarding table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// The question.
+    pub(crate) way: Way,
+    /// When it was asked: [`control::GENERATION`], and nanoseconds of CLOCK_MONOTONIC_COARSE.
+    pub(crate) generation: u64,
+    pub(crate) asked: u64,
+    /// When a packet last went through the kernel's neighbour table.
+    pub(crate) confirmed: u64,
+    /// The interface to send by; 0 where the kernel must send.
+    pub(crate) interface: u32,
+    /// The largest IP packet that the route takes, in bytes.
+    pub(crate) mtu: u16,
+    /// The tags that the frame gets: how many, and from the outer one on.
+    pub(crate) tags: u16,
+    pub(crate) tag: [Tag; MAX_TAGS],
+    pub(crate) link: [Word; 6],
+    reserved: u32,
+}
+
+/// VLAN tags that are looked through.
+pub const MAX_TAGS: usize = 2;
+
+/// A VLAN tag's EtherType (0x8100 or 0x88a8) and identifier (12 bits), both as they lie in a packet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tag {
+    /// The EtherType.
+    pub protocol: Word,
+    /// The identifier, without priority.
+    pub id: Word,
+}
+
+/// The key of `VLANS`: an interface with Ethernet frames and the tags on them, from the outer one on; an inner tag
+/// that is not there is zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Vlan {
+    /// The interface that the frames come in by.
+    pub parent: u32,
+    /// The tags.
+    pub tag: [Tag; MAX_TAGS],
+}
+
+/// How packets leave by an interface.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// The interface that frames leave by: itself, or that below a VLAN.
+    pub device: u32,
+    /// [`ETHERNET`], [`NATIVE`], [`GENERIC`], of `device`.
+    pub flags: u16,
+    /// How many tags frames get.
+    pub tags: u16,
+    /// The tags, from the outer one on.
+    pub tag: [Tag; MAX_TAGS],
+    /// Its own link address.
+    pub link: [u8; 6],
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// Packets have Ethernet headers.
+pub const ETHERNET: u16 = 1;
+/// The gateway's program runs in the driver, so frames can be redirected to it from every program.
+pub const NATIVE: u16 = 2;
+/// The gateway's program runs above the driver: frames are redirected to any interface.
+pub const GENERIC: u16 = 4;
 
 /// The key of `ACCESS` behind its prefix length: the mapping's counter, then the host's address. A prefix covers
 /// the 32 bits of the counter whole.
@@ -97,14 +203,12 @@ pub struct Traffic {
 }
 
 /// The longest path of a catalog that is remembered, in bytes.
-pub const MAX_PATH: usize = 4088;
+pub const MAX_PATH: usize = 4092;
 
 /// What lives as long as the maps do.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Nonzero: every packet that is dropped goes to the log.
-    pub log_drops: u32,
     /// The bytes of `catalog` in use; 0 before a catalog was applied.
     pub catalog_length: u32,
     /// The absolute path of the catalog that the table was made from.
@@ -112,8 +216,12 @@ pub struct Settings {
 }
 
 const _: () = assert!(size_of::<Portal>() == 20);
-const _: () = assert!(size_of::<NextHop>() == 20);
-const _: () = assert!(size_of::<Mapping>() == 48);
+const _: () = assert!(size_of::<Mapping>() == 32);
+const _: () = assert!(size_of::<Way>() == 40);
+const _: () = assert!(size_of::<Hop>() == 96);
+const _: () = assert!(size_of::<Tag>() == 4);
+const _: () = assert!(size_of::<Vlan>() == 12);
+const _: () = assert!(size_of::<Interface>() == 24);
 const _: () = assert!(size_of::<Access>() == 20);
 const _: () = assert!(size_of::<Traffic>() == 32);
 const _: () = assert!(size_of::<Settings>() == 4096);
@@ -148,6 +256,14 @@ impl Address {
     #[inline(always)]
     pub const fn from_v4_words([high, low]: [Word; 2]) -> Self {
         Self::from_words([0, 0, 0, 0, 0, 0xffff, high, low])
+    }
+
+    /// Its bytes folded into four, for hashing.
+    #[inline(always)]
+    pub(crate) fn mix(self) -> u32 {
+        // SAFETY: both are 16 bytes of plain data.
+        let [a, b, c, d] = unsafe { core::mem::transmute::<[u8; 16], [u32; 4]>(self.bytes) };
+        a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d
     }
 
     /// Its bytes, two at a time; the last two words are all of an IPv4 address.
@@ -207,9 +323,10 @@ impl From<Portal> for SocketAddr {
 }
 
 impl Mapping {
-    /// A line that leads to `peer`, without a known next hop.
-    pub fn new(peer: Portal, flags: u32, counter: u32) -> Self {
-        Self { peer, flags, counter, next_hop: NextHop::default() }
+    /// A line that leads to `peer`. `mss` is the largest TCP segment that either end is told of, in bytes; 0
+    /// leaves what they say.
+    pub fn new(peer: Portal, flags: u32, counter: u32, mss: u16) -> Self {
+        Self { peer, flags, counter, mss, reserved: 0 }
     }
 
     /// What the packet's address and port become.
@@ -228,6 +345,27 @@ impl Mapping {
     #[inline(always)]
     pub const fn counter(&self) -> u32 {
         self.counter
+    }
+
+    /// The largest TCP segment that either end is told of, in bytes; 0 for what they say.
+    #[inline(always)]
+    pub const fn mss(&self) -> u16 {
+        self.mss
+    }
+}
+
+impl Way {
+    /// The question for a packet: addresses as they will be, the interface it came in by, and its class of service.
+    #[inline(always)]
+    pub const fn new(source: Address, destination: Address, ingress: u32, class: u8) -> Self {
+        Self { source, destination, ingress, class: class as u32 }
+    }
+
+    /// Its place in `HOPS`.
+    #[inline(always)]
+    pub fn slot(&self) -> u32 {
+        let (source, destination) = (self.source.mix(), self.destination.mix());
+        (source.wrapping_mul(0x9e37_79b1) ^ destination.wrapping_mul(0x85eb_ca6b)) >> 20 & (HOP_SLOTS - 1)
     }
 }
 
@@ -260,7 +398,8 @@ impl Access {
 /// What user space copies in and out of the maps.
 #[cfg(feature = "user")]
 mod pod {
-    use super::{Access, Address, Mapping, Portal, Settings, Traffic};
+    use super::{Access, Address, Hop, Interface, Mapping, Portal, Settings, Traffic, Vlan};
+    use crate::filter::Filter;
 
     // SAFETY: `repr(C)` of bytes: any bytes are a value, and there is no padding.
     unsafe impl aya::Pod for Address {}
@@ -270,6 +409,14 @@ mod pod {
     unsafe impl aya::Pod for Mapping {}
     // SAFETY: `repr(C)` of an integer and bytes that fill it (asserted above); any bytes are a value.
     unsafe impl aya::Pod for Access {}
+    // SAFETY: `repr(C)` of integers and byte arrays that fill it (asserted above); any bytes are a value.
+    unsafe impl aya::Pod for Interface {}
+    // SAFETY: `repr(C)` of integers that fill it (asserted above); any bytes are a value.
+    unsafe impl aya::Pod for Vlan {}
+    // SAFETY: `repr(C)` of integers and byte arrays that fill it (asserted above); any bytes are a value.
+    unsafe impl aya::Pod for Hop {}
+    // SAFETY: `repr(C)` of `u64`s: any bytes are a value, and there is no padding.
+    unsafe impl aya::Pod for Filter {}
     // SAFETY: `repr(C)` of four `u64`s: any bytes are a value, and there is no padding.
     unsafe impl aya::Pod for Traffic {}
     // SAFETY: `repr(C)` of integers and bytes that fill it (asserted above); any bytes are a value.

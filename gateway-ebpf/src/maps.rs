@@ -3,7 +3,10 @@
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray};
 use aya_ebpf::macros::btf_map;
-use lungate_gateway_common::table::{Access, Address, Mapping, Portal, Settings, Traffic};
+use lungate_gateway_common::filter::Filter;
+use lungate_gateway_common::table::{
+    Access, Address, HOP_SLOTS, Hop, Interface, Mapping, Portal, Settings, Traffic, Vlan, control,
+};
 use lungate_gateway_common::verdict::{Direction, REASONS as REASON_COUNT, Reason};
 
 #[btf_map]
@@ -11,9 +14,21 @@ static FORWARD: HashMap<Portal, Mapping, 1> = HashMap::new();
 #[btf_map]
 static REVERSE: HashMap<Portal, Mapping, 1> = HashMap::new();
 #[btf_map]
+static VIPS: HashMap<Address, u32, 1> = HashMap::new();
+#[btf_map]
 static ACCESS: LpmTrie<Access, u32, 1> = LpmTrie::new();
 #[btf_map]
 static LOCAL: HashMap<Address, u32, 1024> = HashMap::new();
+#[btf_map]
+static INTERFACES: HashMap<u32, Interface, 4096> = HashMap::new();
+#[btf_map]
+static VLANS: HashMap<Vlan, u32, 4096> = HashMap::new();
+#[btf_map]
+static FILTER: Array<Filter, 1> = Array::new();
+#[btf_map]
+static HOPS: PerCpuArray<Hop, { HOP_SLOTS as usize }> = PerCpuArray::new();
+#[btf_map]
+static CONTROL: Array<u64, { control::PLACES as usize }> = Array::new();
 #[btf_map]
 static TRAFFIC: PerCpuArray<Traffic, 1> = PerCpuArray::new();
 #[btf_map]
@@ -76,5 +91,5 @@ pub(crate) fn count(reason: Reason) {
 /// Whether somebody watches what is dropped.
 #[inline(always)]
 pub(crate) fn logs_drops() -> bool {
-    SETTINGS.get(0).is_some_and(|settings| settings.log_drops != 0)
+    CONTROL.get(control::LOG_DROPS).is_some_and(|on| *on != 0)
 }

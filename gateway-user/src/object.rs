@@ -6,7 +6,10 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{MapInfo, MapType};
 use aya::programs::{ProgramInfo, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use lungate_gateway_common::table::{Access, Address, Mapping, Portal, Settings, Traffic, map};
+use lungate_gateway_common::filter::Filter;
+use lungate_gateway_common::table::{
+    Access, Address, HOP_SLOTS, Hop, Interface, Mapping, Portal, Settings, Traffic, Vlan, control, map,
+};
 use lungate_gateway_common::verdict::REASONS;
 
 use crate::pins::Pins;
@@ -17,6 +20,8 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lu
 pub(crate) const PROGRAM: &str = "lungate";
 /// The gateway's own addresses at most.
 const MAX_LOCAL: u32 = 1024;
+/// Interfaces at most, VLANs included.
+const MAX_INTERFACES: u32 = 4096;
 /// Device portals for each mapping: its present one, and one that it has left.
 pub(crate) const PORTALS_PER_MAPPING: u32 = 2;
 /// Prefixes in access lists for each mapping, on average.
@@ -31,7 +36,7 @@ struct Shape {
     entries: u32,
 }
 
-fn shapes(max_mappings: u32) -> [Shape; 7] {
+fn shapes(max_mappings: u32) -> [Shape; 13] {
     let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, entries };
     let (portal, mapping) = (size_of::<Portal>(), size_of::<Mapping>());
     [
@@ -47,6 +52,12 @@ fn shapes(max_mappings: u32) -> [Shape; 7] {
         shape(map::LOCAL, MapType::Hash, size_of::<Address>(), 4, MAX_LOCAL),
         shape(map::TRAFFIC, MapType::PerCpuArray, 4, size_of::<Traffic>(), max_mappings),
         shape(map::REASONS, MapType::PerCpuArray, 4, 8, REASONS),
+        shape(map::VIPS, MapType::Hash, size_of::<Address>(), 4, max_mappings),
+        shape(map::INTERFACES, MapType::Hash, 4, size_of::<Interface>(), MAX_INTERFACES),
+        shape(map::VLANS, MapType::Hash, size_of::<Vlan>(), 4, MAX_INTERFACES),
+        shape(map::FILTER, MapType::Array, 4, size_of::<Filter>(), 1),
+        shape(map::HOPS, MapType::PerCpuArray, 4, size_of::<Hop>(), HOP_SLOTS),
+        shape(map::CONTROL, MapType::Array, 4, 8, control::PLACES),
         shape(map::SETTINGS, MapType::Array, 4, size_of::<Settings>(), 1),
     ]
 }

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use lungate_catalog::model::{self, MappingState};
 use lungate_catalog::view::GatewayView;
 use lungate_gateway_common::table::{
-    Access, Address, FROZEN, MAX_PATH, Mapping, Portal, RESTRICTED, RETIRED, Settings, Traffic, map,
+    Access, Address, FROZEN, MAX_PATH, Mapping, Portal, RESTRICTED, RETIRED, Settings, Traffic, control, map,
 };
 use lungate_gateway_common::verdict::Reason;
 
@@ -28,6 +28,7 @@ pub(crate) struct Table {
     traffic: PerCpuArray<MapData, Traffic>,
     reasons: PerCpuArray<MapData, u64>,
     settings: Array<MapData, Settings>,
+    control: Array<MapData, u64>,
     capacity: u32,
 }
 
@@ -67,6 +68,7 @@ impl Table {
             traffic: Map::PerCpuArray(open(map::TRAFFIC)?).try_into()?,
             reasons: Map::PerCpuArray(open(map::REASONS)?).try_into()?,
             settings: Map::Array(open(map::SETTINGS)?).try_into()?,
+            control: Map::Array(open(map::CONTROL)?).try_into()?,
             capacity,
         })
     }
@@ -208,9 +210,7 @@ impl Table {
 
     /// Lets the program log what it drops, or be silent.
     pub(crate) fn set_log_drops(&mut self, on: bool) -> Result<()> {
-        let mut settings = self.settings.get(&0, 0).context("cannot read the settings")?;
-        settings.log_drops = u32::from(on);
-        self.settings.set(0, settings, 0).context("cannot write the settings")
+        self.control.set(control::LOG_DROPS, u64::from(on), 0).context("cannot switch the log of drops")
     }
 
     /// Old and new stand side by side for a moment: what has no room for both is refused before the first write.
@@ -268,7 +268,7 @@ fn lines(map: &HashMap<MapData, Portal, Mapping>) -> Result<BTreeMap<SocketAddr,
 }
 
 fn put(map: &mut HashMap<MapData, Portal, Mapping>, portal: SocketAddr, line: &Line) -> Result<()> {
-    let mapping = Mapping::new(line.peer.into(), line.flags, line.counter);
+    let mapping = Mapping::new(line.peer.into(), line.flags, line.counter, 0);
     map.insert(Portal::from(portal), mapping, 0)
         .with_context(|| format!("cannot write the entry of {portal}"))
 }
