@@ -6,6 +6,7 @@
 //! | [`verdict`] | what can become of a packet, and the counter of each reason |
 //! | [`packet`] | how bytes are reached, and what a packet's headers say |
 //! | [`rewrite`] | addresses, ports, hop limits and checksums |
+//! | [`sample`] | traffic by formula, for benchmarks |
 //!
 //! All of it runs behind the verifier and on the host alike.
 
@@ -14,5 +15,6 @@
 pub mod filter;
 pub mod packet;
 pub mod rewrite;
+pub mod sample;
 pub mod table;
 pub mod verdict;
