@@ -1,12 +1,13 @@
-//! `cargo xtask`: set-up, build, lab, demonstration and tests.
+//! `cargo xtask`: set-up, build, lab, demonstration, tests and benchmarks.
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use xtask::step::run;
 use xtask::workspace::{build, cargo};
-use xtask::{demo, fuzz, lab, setup};
+use xtask::{bench, demo, fuzz, lab, setup};
 
 /// Builds lungate, shows it and tests it.
 ///
@@ -60,6 +61,10 @@ enum Task {
         #[arg(long)]
         no_install: bool,
     },
+    /// Measures what was built, after the set-up; every figure is held against a baseline of the same run. Takes half
+    /// an hour at most.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Feeds the parsers with what a fuzzer finds, after installing cargo-fuzz. A nightly compiler is needed.
     Fuzz {
         /// The target, as 'fuzz/fuzz_targets' names it; all of them without it.
@@ -73,6 +78,23 @@ enum Task {
     /// Labs that were kept.
     #[command(subcommand)]
     Lab(LabTask),
+}
+
+/// What is measured.
+#[derive(Subcommand)]
+enum Bench {
+    /// The gateway: cost for each packet, packets per second, changes of the table.
+    Gateway {
+        /// Writes the figures to this file, too.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Measures everything, not only what has a target, and draws the plots in 'docs/bench'.
+        #[arg(long)]
+        full: bool,
+        /// Installs nothing: says what is missing.
+        #[arg(long)]
+        no_install: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -117,6 +139,11 @@ fn task(task: Task) -> Result<ExitCode> {
         }
         Task::Demo { keep, json, no_install } => return demonstrate(keep, json, !no_install),
         Task::Test { no_install } => test(!no_install)?,
+        Task::Bench(Bench::Gateway { json, full, no_install }) => {
+            setup::setup(!no_install)?;
+            build()?;
+            bench::gateway(full, json.as_deref())?;
+        }
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds)?,
         Task::Prepush => {
             setup::setup(true)?;

@@ -1,0 +1,39 @@
+//! Benchmarks of the gateway: every figure is held against a baseline that is measured in turns with it.
+//!
+//! | module | measures |
+//! |---|---|
+//! | [`cost`] | what a packet costs |
+
+mod batch;
+mod cost;
+mod cpu;
+mod namespace;
+mod report;
+mod stage;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::bpf::objects;
+use crate::workspace::root;
+pub use report::{Report, Row};
+
+/// Measures the gateway: the rows that have targets, or everything.
+pub fn gateway(full: bool, json: Option<&Path>) -> Result<()> {
+    ensure!(rustix::process::geteuid().is_root(), "loading programs and making namespaces needs root");
+    let mut report = Report::new();
+    cost::rows(&objects(&root()), full, &mut report.results)?;
+    eprintln!("\n{report}");
+    if let Some(path) = json {
+        let text = serde_json::to_string_pretty(&report)?;
+        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Shows a figure as soon as it is there.
+fn say(row: &Row) {
+    let Row { name, unit, value, baseline, ratio, .. } = row;
+    eprintln!("  {name}: {value:.1} {unit}, {baseline:.1} {unit}, {ratio:.2}");
+}
