@@ -141,8 +141,7 @@ fn task(task: Task) -> Result<ExitCode> {
         Task::Test { no_install } => test(!no_install)?,
         Task::Bench(Bench::Gateway { json, full, no_install }) => {
             setup::setup(!no_install)?;
-            build()?;
-            bench::gateway(full, json.as_deref())?;
+            bench::gateway(&build()?, full, json.as_deref())?;
         }
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds)?,
         Task::Prepush => {

@@ -3,12 +3,16 @@
 //! | module | measures |
 //! |---|---|
 //! | [`cost`] | what a packet costs |
+//! | [`rate`] | packets per second |
 
 mod batch;
 mod cost;
 mod cpu;
+mod lane;
 mod namespace;
+mod rate;
 mod report;
+mod segment;
 mod stage;
 
 use std::path::Path;
@@ -16,14 +20,18 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use crate::bpf::objects;
-use crate::workspace::root;
+use crate::workspace::{Binaries, root};
 pub use report::{Report, Row};
 
 /// Measures the gateway: the rows that have targets, or everything.
-pub fn gateway(full: bool, json: Option<&Path>) -> Result<()> {
+pub fn gateway(binaries: &Binaries, full: bool, json: Option<&Path>) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "loading programs and making namespaces needs root");
     let mut report = Report::new();
-    cost::rows(&objects(&root()), full, &mut report.results)?;
+    let objects = objects(&root());
+    eprintln!("→ packets per second");
+    rate::rows(&objects, binaries, full, &mut report.results)?;
+    eprintln!("→ cost per packet");
+    cost::rows(&objects, full, &mut report.results)?;
     eprintln!("\n{report}");
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&report)?;

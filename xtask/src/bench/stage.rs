@@ -217,8 +217,6 @@ impl Stage {
 
 /// Loads an object with room for so many mappings.
 fn load(object: &Path, pins: &Path, capacity: u32) -> Result<Ebpf> {
-    let bytes = std::fs::read(object)
-        .with_context(|| format!("cannot read {}: run 'cargo xtask build'", object.display()))?;
     let mut loader = EbpfLoader::new();
     for name in [map::FORWARD, map::TRAFFIC, map::VIPS, map::ACCESS] {
         loader.map_max_entries(name, capacity);
@@ -227,7 +225,19 @@ fn load(object: &Path, pins: &Path, capacity: u32) -> Result<Ebpf> {
     for name in SHARED {
         loader.map_pin_path(name, pins.join(name));
     }
-    loader.load(&bytes).with_context(|| format!("cannot create the maps of {}", object.display()))
+    loader.load(&read(object)?).with_context(|| format!("cannot create the maps of {}", object.display()))
+}
+
+/// Loads what the gateway is measured with, without a gateway.
+pub(super) fn load_bench(object: &Path) -> Result<Ebpf> {
+    let mut bench = EbpfLoader::new().load(&read(object)?)?;
+    load_programs(&mut bench)?;
+    Ok(bench)
+}
+
+fn read(object: &Path) -> Result<Vec<u8>> {
+    std::fs::read(object)
+        .with_context(|| format!("cannot read {}: run 'cargo xtask build'", object.display()))
 }
 
 /// Loads every XDP program of an object.
@@ -252,7 +262,7 @@ fn hash_map(map: &aya::maps::Map) -> Result<&MapData> {
 }
 
 /// What Linux `struct xdp_md` says of a frame: from 0 to its length, no metadata, an interface and its first queue.
-fn context(length: u32, ingress: u32) -> Vec<u8> {
+pub(super) fn context(length: u32, ingress: u32) -> Vec<u8> {
     [0, length, 0, ingress, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
