@@ -3,6 +3,7 @@
 
 pub mod bench;
 pub mod bpf;
+pub mod budget;
 pub mod demo;
 pub mod fuzz;
 pub mod lab;

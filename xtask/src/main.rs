@@ -5,9 +5,10 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
+use xtask::bpf::objects;
 use xtask::step::run;
-use xtask::workspace::{build, cargo};
-use xtask::{bench, demo, fuzz, lab, setup};
+use xtask::workspace::{build, cargo, root};
+use xtask::{bench, budget, demo, fuzz, lab, setup};
 
 /// Builds lungate, shows it and tests it.
 ///
@@ -27,8 +28,12 @@ enum Task {
         #[arg(long)]
         no_install: bool,
     },
-    /// Builds the BPF program and all commands, optimised, after the set-up.
+    /// Builds the BPF programs and all commands, optimised, after the set-up, and says what the kernel makes of the
+    /// programs.
     Build {
+        /// Lets the BPF programs be as large as they are now.
+        #[arg(long)]
+        accept_budget: bool,
         /// Installs nothing: says what is missing.
         #[arg(long)]
         no_install: bool,
@@ -121,9 +126,10 @@ fn main() -> ExitCode {
 fn task(task: Task) -> Result<ExitCode> {
     match task {
         Task::Setup { no_install } => setup::setup(!no_install)?,
-        Task::Build { no_install } => {
+        Task::Build { accept_budget, no_install } => {
             setup::setup(!no_install)?;
             let binaries = build()?;
+            budget::check(&objects(&root()).gateway, accept_budget)?;
             for path in [binaries.gateway, binaries.target, binaries.host] {
                 println!("{}", path.display());
             }
@@ -147,6 +153,7 @@ fn task(task: Task) -> Result<ExitCode> {
         Task::Prepush => {
             setup::setup(true)?;
             build()?;
+            budget::check(&objects(&root()).gateway, false)?;
             run("check the formatting", cargo().args(["fmt", "--all", "--check"]))?;
             let lints = ["clippy", "--all-targets", "--", "-D", "warnings"];
             run("check the lints", cargo().args(lints))?;

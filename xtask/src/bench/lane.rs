@@ -6,16 +6,21 @@
 //!   generator (live frames)                                          receiver (counts and drops)
 //! ```
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use aya::maps::{Array, MapData, PerCpuArray};
+use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, xdp::XdpMode};
 use aya::{Ebpf, Pod};
+use lungate_catalog::model::{Catalog, Mapping, MappingState};
 use lungate_gateway_common::sample::{self, End, FIRST_HOST, FRAMES, Frame, Plan};
+use lungate_gateway_common::table::{LAYOUT, control, map};
+use serde_json::Value;
+use tempfile::TempDir;
 
 use super::namespace::{Namespace, interface};
 use super::{cpu, segment};
@@ -23,8 +28,8 @@ use crate::lab::ledger::Ledger;
 use crate::lab::{PIN_ROOTS, mount_bpffs};
 use crate::step::output;
 
-/// The table: one mapping.
-pub(super) const PLAN: Plan = Plan { mappings: 1, volumes: 1, devices: 1, hosts: 1 };
+/// The table is never smaller than `lungate load` makes it.
+const LEAST_ROOM: u32 = 16_384;
 /// Frames that the kernel handles at once.
 const BATCH: u32 = 64;
 /// How long frames that are still on their way are waited for.
@@ -37,6 +42,7 @@ pub(super) struct Lane {
     bench: Ebpf,
     source: u32,
     pins: PathBuf,
+    folder: TempDir,
     ledger: Arc<Ledger>,
     // The receiver is attached in it.
     _device: Namespace,
@@ -66,7 +72,8 @@ impl Lane {
         let pins = Path::new(PIN_ROOTS).join(format!("lungate-bench-{}-{number}", std::process::id()));
         let ledger = Ledger::open();
         ledger.pins(&pins);
-        Ok(Self { host, gateway, bench, source, pins, ledger, _device: device })
+        let folder = tempfile::tempdir()?;
+        Ok(Self { host, gateway, bench, source, pins, folder, ledger, _device: device })
     }
 
     /// Lets the gateway redirect everything to the device, untouched.
@@ -86,9 +93,31 @@ impl Lane {
         output(self.gateway.command(binary).arg("--pin-root").arg(&self.pins).args(arguments))
     }
 
-    /// Where `lungate` pins its maps and links.
-    pub(super) fn pins(&self) -> &Path {
-        &self.pins
+    /// Where `lungate` pins a map.
+    pub(super) fn pin(&self, map: &str) -> PathBuf {
+        self.pins.join(LAYOUT.to_string()).join(map)
+    }
+
+    /// Attaches `lungate` to both sides, with room for so many mappings.
+    pub(super) fn attach_gateway(&self, binary: &Path, mappings: u32) -> Result<()> {
+        let room = mappings.to_string();
+        let interfaces = ["--iface", "h0", "--iface", "d0"];
+        let arguments = [&["load", "--mode", "native", "--max-mappings", &room], &interfaces[..]].concat();
+        self.lungate(binary, &arguments).map(|_| ())
+    }
+
+    /// Attaches `lungate`, fills its table, and lets it believe that `lungate serve` runs; gives what it says about
+    /// the table.
+    pub(super) fn load(&self, binary: &Path, plan: &Plan) -> Result<Value> {
+        // A move needs room for the portal that it leaves.
+        self.attach_gateway(binary, plan.mappings.max(LEAST_ROOM))?;
+        let file = self.folder.path().join("catalog.json");
+        std::fs::write(&file, catalog(plan).to_text()?)?;
+        let said = self.lungate(binary, &["--json", "apply", &file.to_string_lossy()])?;
+        let control = MapData::from_pin(self.pin(map::CONTROL))?;
+        let mut control: Array<_, u64> = Map::Array(control).try_into()?;
+        control.set(control::WATCHED_UNTIL, u64::MAX, 0)?;
+        serde_json::from_str(&said).context("lungate has not answered in JSON")
     }
 
     /// Sends so many frames, as fast as they go.
@@ -132,6 +161,21 @@ impl Drop for Lane {
     fn drop(&mut self) {
         self.ledger.undo();
     }
+}
+
+/// A portal as the tools write it.
+pub(super) fn portal(end: End) -> SocketAddr {
+    (Ipv4Addr::from_bits(end.address), end.port).into()
+}
+
+fn catalog(plan: &Plan) -> Catalog {
+    let mapping = |i| Mapping {
+        vip: portal(plan.vip(i)),
+        device: portal(plan.device(i)),
+        state: MappingState::Live,
+        allow: Vec::new(),
+    };
+    Catalog { mappings: (0..plan.mappings).map(mapping).collect(), ..Catalog::empty() }
 }
 
 /// Attaches a program to an interface of this thread's namespace, and gives the interface's number.

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | [`cost`] | what a packet costs |
 //! | [`rate`] | packets per second |
+//! | [`change`] | changes of the table |
 
 mod batch;
+mod change;
 mod cost;
 mod cpu;
 mod lane;
@@ -30,6 +32,10 @@ pub fn gateway(binaries: &Binaries, full: bool, json: Option<&Path>) -> Result<(
     let objects = objects(&root());
     eprintln!("→ packets per second");
     rate::rows(&objects, binaries, full, &mut report.results)?;
+    eprintln!("→ changes of the table");
+    if let Err(error) = change::rows(&objects, binaries, full, &mut report.results) {
+        eprintln!("  {error:#}");
+    }
     eprintln!("→ cost per packet");
     cost::rows(&objects, full, &mut report.results)?;
     eprintln!("\n{report}");

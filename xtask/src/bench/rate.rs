@@ -1,15 +1,10 @@
 //! Packets per second from a generator at a host to a receiver at a device, through the gateway and through what
 //! would be used in its place.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, Map, MapData};
-use lungate_catalog::model::{Catalog, Mapping, MappingState};
-use lungate_gateway_common::sample::End;
-use lungate_gateway_common::table::{LAYOUT, control, map};
+use lungate_gateway_common::sample::{End, Plan};
 
-use super::lane::{Lane, PLAN, Stream};
+use super::lane::{Lane, Stream, portal};
 use super::report::{Goal, Row, Run};
 use crate::bpf::Objects;
 use crate::workspace::Binaries;
@@ -23,6 +18,9 @@ const SECONDS: f64 = 1.0;
 /// The gateway against nftables with conntrack, and against the least that a program can do.
 const OVER_DNAT: f64 = 4.0;
 const OF_REDIRECT: f64 = 0.75;
+
+/// The table: one mapping, as nftables has one rule.
+const PLAN: Plan = Plan { mappings: 1, volumes: 1, devices: 1, hosts: 1 };
 
 /// What stands between the host and the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +79,7 @@ impl Way {
             lane.gateway.shell(&script).map(|_| ())
         };
         match self {
-            Self::Gateway => load(&lane, &binaries.gateway)?,
+            Self::Gateway => lane.load(&binaries.gateway, &PLAN).map(|_| ())?,
             Self::Redirect => lane.redirect()?,
             Self::Dnat => nft("type nat hook prerouting priority dstnat", &format!("dnat to {device}"))?,
             Self::Stateless => nft(
@@ -138,24 +136,4 @@ fn calibrate(lane: &Lane) -> Result<u32> {
     let Stream { per_second, lost } = lane.stream(FIRST)?;
     ensure!(lost < 1.0, "the device has got none of {FIRST} packets");
     Ok((per_second / (1.0 - lost) * SECONDS) as u32)
-}
-
-/// Loads `lungate` with one mapping, and lets it believe that `lungate serve` runs.
-fn load(lane: &Lane, binary: &Path) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let mut catalog = Catalog::empty();
-    let (vip, device) = (portal(PLAN.vip(0)), portal(PLAN.device(0)));
-    catalog.mappings.push(Mapping { vip, device, state: MappingState::Live, allow: Vec::new() });
-    let file = folder.path().join("catalog.json");
-    std::fs::write(&file, catalog.to_text()?)?;
-    lane.lungate(binary, &["load", "--mode", "native", "--iface", "h0", "--iface", "d0"])?;
-    lane.lungate(binary, &["apply", &file.to_string_lossy()])?;
-    let control = MapData::from_pin(lane.pins().join(LAYOUT.to_string()).join(map::CONTROL))?;
-    let mut control: Array<_, u64> = Map::Array(control).try_into()?;
-    Ok(control.set(control::WATCHED_UNTIL, u64::MAX, 0)?)
-}
-
-/// A portal as the tools write it.
-pub(super) fn portal(end: End) -> std::net::SocketAddr {
-    (std::net::Ipv4Addr::from_bits(end.address), end.port).into()
 }
