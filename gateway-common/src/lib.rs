@@ -27,5 +27,6 @@ pub mod headers;
 pub mod hop;
 pub mod mss;
 pub mod rewrite;
+pub mod sample;
 pub mod table;
 pub mod verdict;
