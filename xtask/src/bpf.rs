@@ -11,6 +11,9 @@ use anyhow::{Context, Result};
 
 use crate::step::{output, run};
 
+/// Debug information and BTF give maps their types, and Linux 6.6 knows the third version of the instructions.
+const FLAGS: [&str; 3] = ["-C debuginfo=2", "-C link-arg=--btf", "-C target-cpu=v3"];
+
 const TARGET: &str = "bpfel-unknown-none";
 const GATEWAY: &str = "lungate-gateway";
 const BENCH: &str = "lungate-bench";
@@ -70,10 +73,10 @@ pub fn build(root: &Path) -> Result<Objects> {
         .args(["build", "--release", "--package", "lungate-gateway-ebpf", "-Z", "build-std=core"])
         .args(["--target", TARGET, "--target-dir"])
         .arg(&folder)
-        // build-std is not stable, but all that is needed of it is; both flags are needed for maps with types.
+        // build-std is not stable, but all that is needed of it is.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTC", &compiler.rustc)
-        .env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf")
+        .env("RUSTFLAGS", FLAGS.join(" "))
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTC_WRAPPER")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
