@@ -6,7 +6,9 @@ mod links;
 mod network;
 mod object;
 mod pins;
+mod surroundings;
 mod table;
+mod vlans;
 
 use std::process::ExitCode;
 

@@ -1,10 +1,10 @@
-//! The BPF object: loads the program with its maps pinned, or with those that are pinned already.
+//! The BPF object: loads the programs with their maps pinned, or with those that are pinned already.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{MapInfo, MapType};
-use aya::programs::{ProgramInfo, Xdp};
+use aya::programs::{Program, ProgramError, ProgramInfo, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lungate_gateway_common::filter::Filter;
 use lungate_gateway_common::table::{
@@ -16,8 +16,12 @@ use crate::pins::Pins;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lungate-gateway"));
 
-/// The program's name in the object, and in the kernel.
+/// The name of the program for frames, in the object and in the kernel.
 pub(crate) const PROGRAM: &str = "lungate";
+/// That of the program for packets that come in without Ethernet headers.
+pub(crate) const TUNNEL_PROGRAM: &str = "lungate_tunnel";
+/// That of the program for the kernel's own error messages.
+pub(crate) const EGRESS_PROGRAM: &str = "lungate_egress";
 /// The gateway's own addresses at most.
 const MAX_LOCAL: u32 = 1024;
 /// Interfaces at most, VLANs included.
@@ -79,7 +83,7 @@ pub(crate) fn memory(max_mappings: u32) -> u64 {
     shapes(max_mappings).iter().map(|shape| each(shape) * u64::from(shape.entries)).sum()
 }
 
-/// Loads the program. Where maps are pinned they are used, after their shape was checked.
+/// Loads the programs. Where maps are pinned they are used, after their shape was checked.
 pub(crate) fn load(pins: &Pins, max_mappings: u32) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     let shapes = shapes(max_mappings);
@@ -87,13 +91,21 @@ pub(crate) fn load(pins: &Pins, max_mappings: u32) -> Result<Ebpf> {
         loader.map_max_entries(shape.name, shape.entries).map_pin_path(shape.name, pins.map(shape.name));
     }
     let mut ebpf = loader.load(OBJECT).context("cannot create the gateway's maps")?;
-    program(&mut ebpf)?.load().context("the kernel refused the gateway's program")?;
+    let refused = |name: &'static str| move || format!("the kernel refused the gateway's program {name}");
+    program::<Xdp>(&mut ebpf, PROGRAM)?.load().with_context(refused(PROGRAM))?;
+    for name in [TUNNEL_PROGRAM, EGRESS_PROGRAM] {
+        program::<SchedClassifier>(&mut ebpf, name)?.load().with_context(refused(name))?;
+    }
     Ok(ebpf)
 }
 
-/// The program of a loaded object.
-pub(crate) fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    let program = ebpf.program_mut(PROGRAM).context("the BPF object has no program 'lungate'")?;
+/// A program of a loaded object.
+pub(crate) fn program<'a, T: 'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T>
+where
+    &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let program =
+        ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name:?}"))?;
     Ok(program.try_into()?)
 }
 

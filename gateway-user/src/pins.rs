@@ -1,6 +1,7 @@
-//! Where program links and maps are pinned: `<root>/<layout version>/`, maps by name, links in `links/` by the
-//! index of their interface.
+//! Where program links and maps are pinned: `<root>/<layout version>/`, maps by name, links in `links/` by their
+//! hook and the index of their interface.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use lungate_gateway_common::table::LAYOUT;
 use rustix::fs::statfs;
+
+use crate::links::Hook;
 
 /// The type of a BPF file system (Linux `BPF_FS_MAGIC`).
 const BPF_FS: u64 = 0xcafe_4a11;
@@ -33,8 +36,8 @@ impl Pins {
         self.layout.join(name)
     }
 
-    pub(crate) fn link(&self, interface: u32) -> PathBuf {
-        self.layout.join("links").join(interface.to_string())
+    pub(crate) fn link(&self, hook: Hook, interface: u32) -> PathBuf {
+        self.layout.join("links").join(format!("{}-{interface}", hook.name()))
     }
 
     /// Whether a gateway is loaded.
@@ -80,19 +83,18 @@ impl Pins {
             .with_context(|| format!("cannot create {} (are you root?)", links.display()))
     }
 
-    /// The indices of the interfaces that links are pinned for.
-    pub(crate) fn links(&self) -> Result<Vec<u32>> {
+    /// The links that are pinned, by the index of their interface.
+    pub(crate) fn links(&self) -> Result<BTreeSet<(u32, Hook)>> {
         let folder = self.layout.join("links");
-        let mut links = Vec::new();
+        let mut links = BTreeSet::new();
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(links),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", folder.display())),
         };
         for entry in entries {
-            links.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+            links.extend(entry?.file_name().to_str().and_then(link));
         }
-        links.sort_unstable();
         Ok(links)
     }
 
@@ -111,4 +113,11 @@ impl Pins {
         let _ = fs::remove_dir(&self.root);
         Ok(())
     }
+}
+
+/// The interface and the hook that a pin's name means.
+fn link(name: &str) -> Option<(u32, Hook)> {
+    let (hook, interface) = name.split_once('-')?;
+    let hook = Hook::ALL.into_iter().find(|known| known.name() == hook)?;
+    Some((interface.parse().ok()?, hook))
 }

@@ -1,5 +1,6 @@
 //! `lungate load` and `lungate unload`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use anyhow::{Context, Result, bail};
@@ -7,11 +8,11 @@ use serde::Serialize;
 
 use crate::cli::Global;
 use crate::commands::status::Status;
-use crate::links::{Mode, attach};
-use crate::network::{Interface, interface_named, interfaces, own_addresses};
+use crate::links::{Hook, Mode, attach};
+use crate::network::{Interface, interface_named, interfaces};
 use crate::object;
 use crate::pins::Pins;
-use crate::table::Table;
+use crate::surroundings::refresh;
 
 pub(crate) fn load(global: &Global, names: &[String], mode: Mode, max_mappings: u32) -> Result<()> {
     let pins = global.pins();
@@ -37,7 +38,7 @@ pub(crate) fn load(global: &Global, names: &[String], mode: Mode, max_mappings: 
     };
     let mut status = Status::read(global)?;
     for (interface, why) in interfaces.iter().zip(whys) {
-        status.explain(interface.index, why);
+        status.explain(interface.index, &why);
     }
     global.print(&status)
 }
@@ -45,7 +46,7 @@ pub(crate) fn load(global: &Global, names: &[String], mode: Mode, max_mappings: 
 /// The interfaces that were named, and those on which a program is to be replaced.
 fn wanted(pins: &Pins, names: &[String]) -> Result<Vec<Interface>> {
     let mut wanted = names.iter().map(|name| interface_named(name)).collect::<Result<Vec<_>>>()?;
-    let linked = pins.links()?;
+    let linked: BTreeSet<u32> = pins.links()?.into_iter().map(|(interface, _)| interface).collect();
     let here = interfaces()?.into_iter().filter(|interface| linked.contains(&interface.index));
     wanted.extend(here);
     wanted.sort_by_key(|interface| interface.index);
@@ -53,32 +54,32 @@ fn wanted(pins: &Pins, names: &[String]) -> Result<Vec<Interface>> {
     Ok(wanted)
 }
 
-/// Attaches to every interface, or to none.
-fn attach_all(
-    pins: &Pins,
-    interfaces: &[Interface],
-    mode: Mode,
-    max_mappings: u32,
-) -> Result<Vec<&'static str>> {
+/// Attaches to every interface, or to none. Why each is attached as it is.
+fn attach_all(pins: &Pins, interfaces: &[Interface], mode: Mode, max_mappings: u32) -> Result<Vec<String>> {
     let mut ebpf = object::load(pins, max_mappings)?;
-    Table::open(pins)?.set_local(&own_addresses()?)?;
-    let program = object::program(&mut ebpf)?;
+    refresh(pins)?;
     let (mut new, mut whys) = (Vec::new(), Vec::new());
     for interface in interfaces {
-        match attach(program, pins, interface, mode) {
-            Ok((is_new, why)) => {
-                new.extend(is_new.then_some(interface));
-                whys.push(why);
-            }
-            Err(error) => {
-                for interface in new {
-                    // Removing the pin detaches; the error to tell is the first one.
-                    let _ = std::fs::remove_file(pins.link(interface.index));
+        for hook in Hook::of(interface) {
+            match attach(&mut ebpf, pins, interface, hook, mode) {
+                Ok(attached) => {
+                    new.extend(attached.is_new.then(|| pins.link(hook, interface.index)));
+                    if hook != Hook::Egress {
+                        whys.push(attached.why);
+                    }
                 }
-                return Err(error);
+                Err(error) => {
+                    for path in new {
+                        // Removing the pin detaches; the error to tell is the first one.
+                        let _ = std::fs::remove_file(path);
+                    }
+                    return Err(error);
+                }
             }
         }
     }
+    // Only now frames can be redirected to what is new.
+    refresh(pins)?;
     Ok(whys)
 }
 
@@ -99,7 +100,7 @@ pub(crate) fn unload(global: &Global) -> Result<()> {
     if !pins.exist() {
         bail!("no gateway is loaded at {}", pins.folder().display());
     }
-    let interfaces = pins.links()?.len();
+    let interfaces = pins.links()?.into_iter().map(|(interface, _)| interface).collect::<BTreeSet<_>>().len();
     pins.remove()?;
     global.print(&Unloaded { interfaces })
 }

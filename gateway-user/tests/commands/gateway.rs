@@ -60,7 +60,7 @@ impl Gateway {
 
     /// Where a map is pinned.
     pub(crate) fn map(&self, name: &str) -> PathBuf {
-        self.pins.join("1").join(name)
+        self.pins.join("2").join(name)
     }
 
     /// The command with arguments, not yet started.
