@@ -42,7 +42,8 @@ pub(crate) enum Hook {
 pub(crate) struct Attached {
     /// It was not there before.
     pub(crate) is_new: bool,
-    pub(crate) why: String,
+    /// Why it is attached as it is, as far as only attaching shows it.
+    pub(crate) why: Option<String>,
 }
 
 /// A pinned link.
@@ -98,7 +99,7 @@ pub(crate) fn attach(
 ) -> Result<Attached> {
     let path = pins.link(hook, interface.index);
     if path.exists() && replace(ebpf, &path, interface, hook)? {
-        return Ok(Attached { is_new: false, why: "it was attached so before".to_owned() });
+        return Ok(Attached { is_new: false, why: None });
     }
     let (link, why) = match hook {
         Hook::Xdp => attach_xdp(program(ebpf, hook.program())?, interface, mode)?,
@@ -106,14 +107,8 @@ pub(crate) fn attach(
             "{0} has no Ethernet headers, so no driver runs the XDP program there: leave out --mode, and {0} is served at tcx ingress",
             interface.name
         ),
-        Hook::Tunnel => (
-            attach_tcx(program(ebpf, hook.program())?, interface, TcAttachType::Ingress)?,
-            "no Ethernet headers: tcx ingress".to_owned(),
-        ),
-        Hook::Egress => (
-            attach_tcx(program(ebpf, hook.program())?, interface, TcAttachType::Egress)?,
-            "for what the kernel sends".to_owned(),
-        ),
+        Hook::Tunnel => (attach_tcx(program(ebpf, hook.program())?, interface, TcAttachType::Ingress)?, None),
+        Hook::Egress => (attach_tcx(program(ebpf, hook.program())?, interface, TcAttachType::Egress)?, None),
     };
     link.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
     Ok(Attached { is_new: true, why })
@@ -143,7 +138,7 @@ fn replace(ebpf: &mut Ebpf, path: &Path, interface: &Interface, hook: Hook) -> R
     }
 }
 
-fn attach_xdp(program: &mut Xdp, interface: &Interface, mode: Mode) -> Result<(FdLink, String)> {
+fn attach_xdp(program: &mut Xdp, interface: &Interface, mode: Mode) -> Result<(FdLink, Option<String>)> {
     let name = &interface.name;
     if let Some(foreign) = interface.xdp {
         bail!(
@@ -155,7 +150,7 @@ fn attach_xdp(program: &mut Xdp, interface: &Interface, mode: Mode) -> Result<(F
     if interface.vlan.is_some() {
         bail!("{name} is a VLAN: load the interface below it, where the program looks through the tags");
     }
-    Ok(match mode {
+    let (link, why) = match mode {
         Mode::Native => {
             (create_xdp(program, interface, XdpMode::Driver)?, "native mode was asked for".to_owned())
         }
@@ -163,14 +158,15 @@ fn attach_xdp(program: &mut Xdp, interface: &Interface, mode: Mode) -> Result<(F
             (create_xdp(program, interface, XdpMode::Skb)?, "generic mode was asked for".to_owned())
         }
         Mode::Auto => match create_xdp(program, interface, XdpMode::Driver) {
-            Ok(link) => (link, "the driver runs it".to_owned()),
+            Ok(link) => return Ok((link, None)),
             Err(error) => {
                 eprintln!("{error:#}; using generic mode, which is slower");
                 let why = format!("the driver cannot run it: {}", error.root_cause());
                 (create_xdp(program, interface, XdpMode::Skb)?, why)
             }
         },
-    })
+    };
+    Ok((link, Some(why)))
 }
 
 /// Creates a link. An attachment without a link, to which aya falls back, could not be pinned: it is undone.

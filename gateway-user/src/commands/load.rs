@@ -37,8 +37,8 @@ pub(crate) fn load(global: &Global, names: &[String], mode: Mode, max_mappings: 
         }
     };
     let mut status = Status::read(global)?;
-    for (interface, why) in interfaces.iter().zip(whys) {
-        status.explain(interface.index, &why);
+    for (interface, why) in whys {
+        status.explain(interface, &why);
     }
     global.print(&status)
 }
@@ -54,8 +54,13 @@ fn wanted(pins: &Pins, names: &[String]) -> Result<Vec<Interface>> {
     Ok(wanted)
 }
 
-/// Attaches to every interface, or to none. Why each is attached as it is.
-fn attach_all(pins: &Pins, interfaces: &[Interface], mode: Mode, max_mappings: u32) -> Result<Vec<String>> {
+/// Attaches to every interface, or to none. Why those that are new are attached as they are.
+fn attach_all(
+    pins: &Pins,
+    interfaces: &[Interface],
+    mode: Mode,
+    max_mappings: u32,
+) -> Result<Vec<(u32, String)>> {
     let mut ebpf = object::load(pins, max_mappings)?;
     refresh(pins)?;
     let (mut new, mut whys) = (Vec::new(), Vec::new());
@@ -64,9 +69,7 @@ fn attach_all(pins: &Pins, interfaces: &[Interface], mode: Mode, max_mappings: u
             match attach(&mut ebpf, pins, interface, hook, mode) {
                 Ok(attached) => {
                     new.extend(attached.is_new.then(|| pins.link(hook, interface.index)));
-                    if hook != Hook::Egress {
-                        whys.push(attached.why);
-                    }
+                    whys.extend(attached.why.map(|why| (interface.index, why)));
                 }
                 Err(error) => {
                     for path in new {
