@@ -40,7 +40,7 @@ impl Gateway {
         if !mounts.lines().any(|line| line.split(' ').nth(1) == Some(BPFFS)) {
             stdout(Command::new("mount").args(["-t", "bpf", "bpf", BPFFS]));
         }
-        stdout(Command::new("sh").args(["-ec", NETWORK]));
+        shell(NETWORK);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let pins = Path::new(BPFFS).join(format!("lungate-test-{}-{number}", std::process::id()));
         Self { pins, folder: TempDir::new().unwrap() }
@@ -130,6 +130,11 @@ impl Drop for Gateway {
         // Not there where nothing was loaded, or where it was unloaded again.
         let _ = fs::remove_dir_all(&self.pins);
     }
+}
+
+/// Runs a script in the network namespace of the test's thread.
+pub(crate) fn shell(script: &str) {
+    stdout(Command::new("sh").args(["-ec", script]));
 }
 
 /// A pinned map's entries as bpftool has them.

@@ -1,9 +1,13 @@
 //! The `lungate` command from outside: the built binary, the kernel's pinned maps and, as a second opinion, bpftool.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod document;
 mod foreign;
 mod gateway;
+mod hooks;
 mod lifecycle;
 mod refusals;
+mod serve;
+mod serving;
+mod traffic;

@@ -1,0 +1,145 @@
+//! Which hook an interface gets, and what is said of it.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::gateway::{Gateway, dump, shell, stdout};
+
+/// What status says of an interface.
+fn of<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let interfaces = status["interfaces"].as_array().unwrap();
+    interfaces.iter().find(|there| there["name"] == name).unwrap_or_else(|| panic!("no {name}: {status}"))
+}
+
+/// The names and attachments of the BPF links on an interface, as bpftool has them.
+fn links(interface: &str) -> Vec<String> {
+    let index: Value =
+        serde_json::from_str(&stdout(Command::new("ip").args(["-j", "link", "show", interface]))).unwrap();
+    let index = &index[0]["ifindex"];
+    let links: Value =
+        serde_json::from_str(&stdout(Command::new("bpftool").args(["-j", "link", "show"]))).unwrap();
+    let mut found: Vec<String> = links
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|link| link["ifindex"] == *index || link["devname"] == interface)
+        .map(|link| {
+            format!("{} {}", link["type"].as_str().unwrap(), link["attach_type"].as_str().unwrap_or(""))
+        })
+        .map(|link| link.trim().to_owned())
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn an_interface_without_ethernet_is_served_at_tcx() {
+    let gateway = Gateway::new();
+    shell("ip tuntap add mode tun dev t0; ip link set t0 up");
+    gateway.json(&["load", "--iface", "h0", "--iface", "t0"]);
+    let status = gateway.json(&["status"]);
+    let tunnel = of(&status, "t0");
+    assert_eq!((&tunnel["hook"], &tunnel["mode"]), (&json!("tcx"), &json!("ingress")));
+    assert_eq!(tunnel["why"], "no Ethernet headers: tcx ingress");
+    let ethernet = of(&status, "h0");
+    assert_eq!((&ethernet["hook"], &ethernet["mode"]), (&json!("xdp"), &json!("native")));
+    assert_eq!(ethernet["why"], "the driver runs it");
+    assert_eq!(tunnel["egress_prog_id"], ethernet["egress_prog_id"]);
+    assert!(tunnel["egress_prog_id"].is_u64(), "{status}");
+    assert_eq!(links("t0"), ["tcx tcx_egress", "tcx tcx_ingress"]);
+    assert_eq!(links("h0"), ["tcx tcx_egress", "xdp"]);
+    let text = stdout(&mut gateway.lungate(&["status"]));
+    assert!(text.contains("t0: tcx ingress, program") && text.contains("h0: xdp native, program"), "{text}");
+    gateway.json(&["unload"]);
+    assert_eq!(links("t0"), [""; 0]);
+}
+
+#[test]
+fn loading_again_replaces_every_program() {
+    let gateway = Gateway::new();
+    shell("ip tuntap add mode tun dev t0");
+    gateway.json(&["load", "--iface", "h0", "--iface", "t0"]);
+    let before = gateway.json(&["status"]);
+    // A mode is for what is new.
+    gateway.json(&["load", "--iface", "d0", "--mode", "native"]);
+    let after = gateway.json(&["status"]);
+    for name in ["h0", "t0"] {
+        for program in ["prog_id", "egress_prog_id"] {
+            let (before, after) = (&of(&before, name)[program], &of(&after, name)[program]);
+            assert!(before.is_u64() && after.is_u64() && before != after, "{name}: {before} became {after}");
+        }
+    }
+    assert_eq!(of(&after, "d0")["prog_id"], of(&after, "h0")["prog_id"]);
+    assert_eq!((links("h0").len(), links("t0").len()), (2, 2), "replaced, not added");
+}
+
+#[test]
+fn a_driver_cannot_be_asked_for_where_there_is_no_ethernet() {
+    let gateway = Gateway::new();
+    shell("ip tuntap add mode tun dev t0");
+    let arguments = ["load", "--iface", "h0", "--iface", "t0", "--mode", "native"];
+    gateway.expect_refused(&arguments, &["t0 has no Ethernet headers", "leave out --mode"]);
+    assert!(!gateway.pins().exists(), "pins stay behind");
+    assert_eq!((links("h0"), links("t0")), (Vec::new(), Vec::new()), "programs stay behind");
+    // Of a gateway that is loaded only what was new is taken back.
+    gateway.json(&["load", "--iface", "d0"]);
+    gateway.refused(&arguments);
+    assert_eq!((links("h0").len(), links("t0").len(), links("d0").len()), (0, 0, 2));
+}
+
+#[test]
+fn a_driver_that_cannot_run_it_is_named_with_its_reason() {
+    let gateway = Gateway::new();
+    shell("ip link add link h1 name m0 type macvlan; ip link set m0 up");
+    let loaded = gateway.json(&["load", "--iface", "m0"]);
+    let there = of(&loaded, "m0");
+    assert_eq!((&there["hook"], &there["mode"]), (&json!("xdp"), &json!("generic")));
+    assert!(there["why"].as_str().unwrap().starts_with("the driver cannot run it: "), "{there}");
+    gateway.expect_refused(&["load", "--iface", "m0", "--iface", "h0", "--mode", "none"], &["none"]);
+}
+
+#[test]
+fn an_interface_that_was_made_anew_is_attached_anew() {
+    let gateway = Gateway::new();
+    shell("ip link add name t0 index 77 type dummy 2>/dev/null || ip tuntap add mode tun dev t0");
+    gateway.json(&["load", "--iface", "h0", "--iface", "t0"]);
+    shell("ip link del t0; ip tuntap add mode tun dev t0");
+    gateway.json(&["load", "--iface", "t0"]);
+    assert_eq!(links("t0").len(), 2);
+}
+
+#[test]
+fn load_writes_down_interfaces_and_addresses() {
+    let gateway = Gateway::new();
+    shell("ip tuntap add mode tun dev t0; ip addr add 10.8.0.1 peer 10.8.0.2 dev t0; ip link set t0 up");
+    gateway.json(&["load", "--iface", "h0", "--iface", "t0"]);
+    let known = |map: &str| dump(&gateway.map(map));
+    // `Interface`: device, flags (Ethernet 1, native 2), tags, link address.
+    let entry = |name: &str| {
+        let index = of(&gateway.json(&["status"]), name)["ifindex"].as_u64().unwrap();
+        let index: Vec<Value> =
+            u32::try_from(index).unwrap().to_le_bytes().map(|b| json!(format!("0x{b:02x}"))).to_vec();
+        let entries = known("INTERFACES");
+        let entry = entries.iter().find(|entry| entry["key"] == json!(index)).unwrap();
+        (entry["value"][4].clone(), entry["value"][0] == index[0])
+    };
+    assert_eq!(entry("h0"), (json!("0x03"), true));
+    assert_eq!(entry("t0"), (json!("0x00"), true));
+    let addresses: Vec<_> = known("LOCAL").iter().map(|entry| entry["key"].to_string()).collect();
+    let has = |octets: &str| addresses.iter().any(|address| address.contains(octets));
+    assert!(has(r#""0x0a","0x01","0x00","0x01""#), "{addresses:?}");
+    assert!(has(r#""0x0a","0x08","0x00","0x01""#), "{addresses:?}");
+    assert!(!has(r#""0x0a","0x08","0x00","0x02""#), "the other end is not the gateway's: {addresses:?}");
+}
+
+#[test]
+fn check_says_what_an_interface_gets() {
+    let gateway = Gateway::new();
+    shell("ip tuntap add mode tun dev t0");
+    let check = |name: &str| gateway.json(&["check", name])["findings"].to_string();
+    assert!(check("t0").contains("tcx ingress"));
+    assert!(check("h0").contains("ip link set dev h0 allmulticast on"));
+    shell("ip link set dev h0 allmulticast on");
+    assert!(!check("h0").contains("ip link set dev h0 allmulticast on"));
+}
