@@ -545,11 +545,6 @@ impl Access {
 /// What user space reads of an answer.
 #[cfg(feature = "user")]
 impl Hop {
-    /// The interface to send by; 0 where the kernel must send.
-    pub const fn interface(&self) -> u32 {
-        self.interface
-    }
-
     /// The link address that packets are sent to.
     pub const fn neighbour(&self) -> [u8; 6] {
         let [a, b, c, ..] = self.link;

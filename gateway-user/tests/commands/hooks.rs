@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use aya::programs::{SchedClassifier, TcAttachType};
 use serde_json::{Value, json};
 
 use crate::gateway::{Gateway, dump, shell, stdout};
@@ -12,26 +13,20 @@ fn of<'a>(status: &'a Value, name: &str) -> &'a Value {
     interfaces.iter().find(|there| there["name"] == name).unwrap_or_else(|| panic!("no {name}: {status}"))
 }
 
-/// The names and attachments of the BPF links on an interface, as bpftool has them.
-fn links(interface: &str) -> Vec<String> {
-    let index: Value =
-        serde_json::from_str(&stdout(Command::new("ip").args(["-j", "link", "show", interface]))).unwrap();
-    let index = &index[0]["ifindex"];
-    let links: Value =
-        serde_json::from_str(&stdout(Command::new("bpftool").args(["-j", "link", "show"]))).unwrap();
-    let mut found: Vec<String> = links
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|link| link["ifindex"] == *index || link["devname"] == interface)
-        .map(|link| {
-            format!("{} {}", link["type"].as_str().unwrap(), link["attach_type"].as_str().unwrap_or(""))
-        })
-        .map(|link| link.trim().to_owned())
-        .collect();
-    found.sort();
-    found
+/// The programs at each hook of an interface, as the kernel has them.
+fn programs(interface: &str) -> Vec<String> {
+    let shown = stdout(Command::new("ip").args(["-j", "link", "show", interface]));
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    let xdp = shown[0]["xdp"]["prog"]["name"].as_str().map(|name| format!("xdp {name}"));
+    let tcx = [("ingress", TcAttachType::Ingress), ("egress", TcAttachType::Egress)].map(|(way, at)| {
+        let (_, programs) = SchedClassifier::query_tcx(interface, at).unwrap();
+        programs.into_iter().map(move |program| format!("{way} {}", program.name_as_str().unwrap()))
+    });
+    xdp.into_iter().chain(tcx.into_iter().flatten()).collect()
 }
+
+const ETHERNET: [&str; 2] = ["xdp lungate", "egress lungate_egress"];
+const TUNNEL: [&str; 2] = ["ingress lungate_tunnel", "egress lungate_egress"];
 
 #[test]
 fn an_interface_without_ethernet_is_served_at_tcx() {
@@ -47,12 +42,12 @@ fn an_interface_without_ethernet_is_served_at_tcx() {
     assert_eq!(ethernet["why"], "the driver runs it");
     assert_eq!(tunnel["egress_prog_id"], ethernet["egress_prog_id"]);
     assert!(tunnel["egress_prog_id"].is_u64(), "{status}");
-    assert_eq!(links("t0"), ["tcx tcx_egress", "tcx tcx_ingress"]);
-    assert_eq!(links("h0"), ["tcx tcx_egress", "xdp"]);
+    assert_eq!(programs("t0"), TUNNEL);
+    assert_eq!(programs("h0"), ETHERNET);
     let text = stdout(&mut gateway.lungate(&["status"]));
     assert!(text.contains("t0: tcx ingress, program") && text.contains("h0: xdp native, program"), "{text}");
     gateway.json(&["unload"]);
-    assert_eq!(links("t0"), [""; 0]);
+    assert_eq!((programs("t0"), programs("h0")), (Vec::new(), Vec::new()));
 }
 
 #[test]
@@ -71,7 +66,8 @@ fn loading_again_replaces_every_program() {
         }
     }
     assert_eq!(of(&after, "d0")["prog_id"], of(&after, "h0")["prog_id"]);
-    assert_eq!((links("h0").len(), links("t0").len()), (2, 2), "replaced, not added");
+    assert_eq!(programs("h0"), ETHERNET, "replaced, not added");
+    assert_eq!(programs("t0"), TUNNEL, "replaced, not added");
 }
 
 #[test]
@@ -81,11 +77,12 @@ fn a_driver_cannot_be_asked_for_where_there_is_no_ethernet() {
     let arguments = ["load", "--iface", "h0", "--iface", "t0", "--mode", "native"];
     gateway.expect_refused(&arguments, &["t0 has no Ethernet headers", "leave out --mode"]);
     assert!(!gateway.pins().exists(), "pins stay behind");
-    assert_eq!((links("h0"), links("t0")), (Vec::new(), Vec::new()), "programs stay behind");
+    assert_eq!((programs("h0"), programs("t0")), (Vec::new(), Vec::new()), "programs stay behind");
     // Of a gateway that is loaded only what was new is taken back.
     gateway.json(&["load", "--iface", "d0"]);
     gateway.refused(&arguments);
-    assert_eq!((links("h0").len(), links("t0").len(), links("d0").len()), (0, 0, 2));
+    assert_eq!((programs("h0"), programs("t0")), (Vec::new(), Vec::new()), "programs stay behind");
+    assert_eq!(programs("d0"), ETHERNET);
 }
 
 #[test]
@@ -99,14 +96,17 @@ fn a_driver_that_cannot_run_it_is_named_with_its_reason() {
     gateway.expect_refused(&["load", "--iface", "m0", "--iface", "h0", "--mode", "none"], &["none"]);
 }
 
+/// The pins of an interface that is gone are in nobody's way, whatever number it had.
 #[test]
 fn an_interface_that_was_made_anew_is_attached_anew() {
     let gateway = Gateway::new();
-    shell("ip link add name t0 index 77 type dummy 2>/dev/null || ip tuntap add mode tun dev t0");
-    gateway.json(&["load", "--iface", "h0", "--iface", "t0"]);
-    shell("ip link del t0; ip tuntap add mode tun dev t0");
-    gateway.json(&["load", "--iface", "t0"]);
-    assert_eq!(links("t0").len(), 2);
+    shell("ip link add v0 index 77 type veth peer name v1");
+    gateway.json(&["load", "--iface", "v0"]);
+    shell("ip link del v0; ip link add v0 index 77 type veth peer name v1");
+    assert_eq!(of(&gateway.json(&["status"]), "v0")["mode"], "none");
+    gateway.json(&["load", "--iface", "v0"]);
+    assert_eq!(programs("v0"), ETHERNET);
+    assert_eq!(of(&gateway.json(&["status"]), "v0")["mode"], "native");
 }
 
 #[test]
