@@ -20,7 +20,7 @@ pub(crate) fn map(global: &Global, command: Map) -> Result<()> {
     match command {
         Map::List => list(global),
         Map::Add { vip, device } => {
-            let mapping = Mapping { vip, device, state: MappingState::Live, allow: Vec::new() };
+            let mapping = Mapping { vip, device, state: MappingState::Live, allow: Vec::new(), mss_clamp: None };
             change(global, Change::Add(mapping)).and_then(|done| global.print(&done))
         }
         Map::Remove { vip } => change(global, Change::Remove { vip }).and_then(|done| global.print(&done)),
