@@ -21,6 +21,24 @@ pub(crate) enum Mode {
     Generic,
 }
 
+/// Where a program sits on an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Hook {
+    /// XDP, where frames come in.
+    Xdp,
+}
+
+impl Hook {
+    pub(crate) const ALL: [Self; 1] = [Self::Xdp];
+
+    /// The name in the path of its pin.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+        }
+    }
+}
+
 /// Attaches the program to an interface, or replaces it there. Says whether it is new there, and why it is
 /// attached as it is.
 pub(crate) fn attach(
@@ -29,7 +47,7 @@ pub(crate) fn attach(
     interface: &Interface,
     mode: Mode,
 ) -> Result<(bool, &'static str)> {
-    let path = pins.link(interface.index);
+    let path = pins.link(Hook::Xdp, interface.index);
     if path.exists() {
         let link = PinnedLink::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
         let link = XdpLink::try_from(FdLink::from(link))?;

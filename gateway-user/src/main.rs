@@ -1,12 +1,20 @@
 //! The lungate command: loads, fills and watches the gateway.
 
+mod batch;
+mod change;
 mod cli;
 mod commands;
+mod content;
+mod execute;
+mod kernel;
 mod links;
 mod network;
 mod object;
 mod pins;
+mod plan;
+mod progress;
 mod table;
+mod upgrade;
 
 use std::process::ExitCode;
 

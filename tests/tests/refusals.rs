@@ -107,7 +107,7 @@ fn the_gateway_refuses_and_stays_as_it_was() -> Result<()> {
     // Another layout beside this one.
     std::fs::create_dir(lab.pin_root().join("999"))?;
     let load = ["load", "--iface", "host0"];
-    contains(&refused(lab.lungate_command().args(load))?, &["layout 999", "layout 1"])?;
+    contains(&refused(lab.lungate_command().args(load))?, &["layout 999", "layout 2"])?;
     std::fs::remove_dir(lab.pin_root().join("999"))?;
 
     // The interfaces have a program: for a second gateway it is a foreign one.

@@ -65,7 +65,7 @@ impl Status {
             return Ok(status);
         }
         let there = interfaces()?;
-        for index in pins.links()? {
+        for (index, _) in pins.links()? {
             let interface = there.iter().find(|interface| interface.index == index);
             let xdp = interface.and_then(|interface| interface.xdp);
             status.interfaces.push(Attachment {

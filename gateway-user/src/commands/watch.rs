@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Global;
+use crate::links::Hook;
 use crate::network::interfaces;
 use crate::object::PROGRAM;
 use crate::table::Table;
@@ -26,7 +27,7 @@ pub(crate) fn watch(global: &Global) -> Result<()> {
     let linked = global.pins().links()?;
     let programs: BTreeSet<u32> = here
         .iter()
-        .filter(|interface| linked.contains(&interface.index))
+        .filter(|interface| linked.contains(&(interface.index, Hook::Xdp)))
         .filter_map(|interface| interface.xdp.map(|xdp| xdp.program))
         .collect();
     if programs.is_empty() {

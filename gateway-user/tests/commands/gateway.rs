@@ -60,7 +60,7 @@ impl Gateway {
 
     /// Where a map is pinned.
     pub(crate) fn map(&self, name: &str) -> PathBuf {
-        self.pins.join("1").join(name)
+        self.pins.join("2").join(name)
     }
 
     /// The command with arguments, not yet started.
@@ -115,7 +115,7 @@ impl Gateway {
     /// Every entry of every map that decides about packets, as the kernel has them; in no order of its own.
     pub(crate) fn table(&self) -> Vec<String> {
         let mut entries = Vec::new();
-        for name in ["FORWARD", "REVERSE", "ACCESS", "SETTINGS"] {
+        for name in ["FORWARD", "REVERSE", "VIPS", "FILTER", "ACCESS", "SETTINGS"] {
             let dump = dump(&self.map(name));
             // Without the interpretation, which repeats the bytes.
             entries.extend(dump.iter().map(|entry| format!("{name} {} {}", entry["key"], entry["value"])));
