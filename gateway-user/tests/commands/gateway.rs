@@ -112,6 +112,11 @@ impl Gateway {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
+    /// Writes an entry of a map past the command, as bytes.
+    pub(crate) fn write_entry(&self, name: &str, key: &[u8], value: &[u8]) {
+        write_entry(&self.map(name), key, value);
+    }
+
     /// Every entry of every map that decides about packets, as the kernel has them; in no order of its own.
     pub(crate) fn table(&self) -> Vec<String> {
         let mut entries = Vec::new();
@@ -136,6 +141,16 @@ impl Drop for Gateway {
 pub(crate) fn dump(map: &Path) -> Vec<Value> {
     let text = stdout(Command::new("bpftool").args(["--json", "map", "dump", "pinned"]).arg(map));
     serde_json::from_str(&text).unwrap()
+}
+
+/// Writes an entry of a pinned map.
+pub(crate) fn write_entry(map: &Path, key: &[u8], value: &[u8]) {
+    let mut command = Command::new("bpftool");
+    command.args(["map", "update", "pinned"]).arg(map);
+    for (word, bytes) in [("key", key), ("value", value)] {
+        command.arg(word).args(bytes.iter().map(u8::to_string));
+    }
+    stdout(&mut command);
 }
 
 /// What a command that must succeed prints.

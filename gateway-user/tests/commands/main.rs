@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod bytes;
 mod document;
 mod foreign;
 mod gateway;
+mod layout_1;
 mod lifecycle;
+mod limits;
 mod refusals;
+mod undo;
