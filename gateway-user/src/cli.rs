@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::commands;
+use crate::kernel;
 use crate::links::Mode;
 use crate::pins::Pins;
 
@@ -61,9 +62,10 @@ enum Command {
         /// at tcx in any case.
         #[arg(long, default_value = "auto")]
         mode: Mode,
-        /// How many mappings the table can hold; stays as it is where the table is there already.
-        #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
-        max_mappings: u32,
+        /// How many mappings the table can hold: 16384 unless given. Stays as it is where the table is there already;
+        /// one of an older layout keeps its size or becomes larger.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+        max_mappings: Option<u32>,
     },
     /// Detaches the program and forgets the table. The catalog is not touched.
     Unload,
@@ -182,7 +184,7 @@ pub(crate) fn main() -> ExitCode {
     match run(&global, command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("lungate: {error:#}");
+            eprintln!("lungate: {error:#}{}", kernel::hint(&error));
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,6 @@
 //! The BPF object: loads the programs with their maps pinned, or with those that are pinned already.
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -66,21 +67,47 @@ fn shapes(max_mappings: u32) -> [Shape; 13] {
     ]
 }
 
-/// What the maps take of the kernel's memory at most, in bytes: elements with their headers, and buckets.
-pub(crate) fn memory(max_mappings: u32) -> u64 {
+/// What the maps take of the kernel's memory, in bytes.
+pub(crate) struct Memory {
+    max_mappings: u32,
+    /// At once.
+    fixed: u64,
+    /// At most, as access lists grow.
+    lists: u64,
+}
+
+/// What the maps for so many mappings take.
+pub(crate) fn memory(max_mappings: u32) -> Memory {
     let cpus = u64::try_from(aya::util::nr_cpus().unwrap_or(1)).unwrap_or(1);
-    let header = 48_u64;
-    let each = |shape: &Shape| {
-        let (key, value) = (shape.key as u64, shape.value as u64);
+    let mut memory = Memory { max_mappings, fixed: 0, lists: 0 };
+    for shape in shapes(max_mappings) {
+        let (key, value) = ((shape.key as u64).next_multiple_of(8), (shape.value as u64).next_multiple_of(8));
+        let entries = u64::from(shape.entries);
         match shape.kind {
-            MapType::Hash => header + key.next_multiple_of(8) + value.next_multiple_of(8) + 16,
-            MapType::PerCpuArray => value * cpus,
-            // Allocated when prefixes are added.
-            MapType::LpmTrie => 0,
-            _ => value,
+            // Linux `struct htab_elem`, one spare for each CPU, and `struct bucket`.
+            MapType::Hash => {
+                memory.fixed += (entries + cpus) * (48 + key + value) + entries.next_power_of_two() * 16;
+            }
+            MapType::PerCpuArray => memory.fixed += entries * (value * cpus + 8),
+            // Linux `struct lpm_trie_node`, in slabs of the next size; at most one between two entries.
+            MapType::LpmTrie => memory.lists += entries * 2 * (40 + key + value).next_multiple_of(32),
+            _ => memory.fixed += entries * value,
         }
-    };
-    shapes(max_mappings).iter().map(|shape| each(shape) * u64::from(shape.entries)).sum()
+    }
+    memory
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+        let Self { max_mappings, fixed, lists } = self;
+        write!(
+            f,
+            "the table holds {max_mappings} mappings and takes {} MiB of the kernel's memory, and up to {} MiB more for access lists",
+            mebibytes(*fixed),
+            mebibytes(*lists)
+        )
+    }
 }
 
 /// Loads the programs. Where maps are pinned they are used, after their shape was checked.

@@ -10,11 +10,10 @@ use rustix::system::uname;
 use serde::Serialize;
 
 use crate::cli::Global;
+use crate::kernel;
 use crate::network::{Interface, interface_named, interfaces};
 use crate::object::{PROGRAM, program_name};
 
-/// The first kernel with everything that the gateway uses: links to tcx.
-const OLDEST_KERNEL: (u32, u32) = (6, 6);
 /// The smallest MTU at which drivers may refuse programs that do not know packets of several buffers.
 const JUMBO: u32 = 3500;
 
@@ -62,12 +61,10 @@ impl Report {
     }
 
     fn machine(&mut self) {
-        let uname = uname();
-        let release = uname.release().to_string_lossy();
-        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
-        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        let verdict = if version >= OLDEST_KERNEL { Verdict::Good } else { Verdict::Bad };
-        let (major, minor) = OLDEST_KERNEL;
+        let release = uname();
+        let release = release.release().to_string_lossy();
+        let verdict = if kernel::version() >= kernel::OLDEST { Verdict::Good } else { Verdict::Bad };
+        let (major, minor) = kernel::OLDEST;
         let upgrade = format!("boot a kernel of version {major}.{minor} or later");
         self.find(verdict, format!("kernel {release} ({major}.{minor} or later is needed)"), Some(upgrade));
 

@@ -8,28 +8,45 @@ use serde::Serialize;
 
 use crate::cli::Global;
 use crate::commands::status::Status;
+use crate::kernel;
 use crate::links::{Hook, Mode, attach};
 use crate::network::{Interface, interface_named, interfaces};
-use crate::object;
+use crate::object::{self, PROGRAM};
 use crate::pins::Pins;
 use crate::surroundings::refresh;
+use crate::upgrade::Upgrade;
 
-pub(crate) fn load(global: &Global, names: &[String], mode: Mode, max_mappings: u32) -> Result<()> {
+/// How many mappings a table holds where nobody says.
+const MAX_MAPPINGS: u32 = 16_384;
+
+pub(crate) fn load(global: &Global, names: &[String], mode: Mode, max_mappings: Option<u32>) -> Result<()> {
     let pins = global.pins();
+    kernel::check()?;
     pins.check_layout()?;
-    let was_loaded = pins.exist();
     let interfaces = wanted(&pins, names)?;
-    let max_mappings = if was_loaded { object::pinned_capacity(&pins)? } else { max_mappings };
-    eprintln!(
-        "the table holds {max_mappings} mappings and takes at most {} MiB of the kernel's memory",
-        object::memory(max_mappings).div_ceil(1 << 20)
-    );
+    pins.check_file_system()?;
+    let _lock = pins.lock_or_create()?;
+    let upgrade = Upgrade::state(&pins)?;
+    if upgrade == Upgrade::Copy {
+        // What an interrupted copy left behind.
+        pins.remove_layout()?;
+    }
+    let was_loaded = pins.exist() || upgrade != Upgrade::None;
+    let max_mappings = if pins.exist() {
+        object::pinned_capacity(&pins)?
+    } else {
+        upgrade.capacity(&pins)?.max(max_mappings).unwrap_or(MAX_MAPPINGS)
+    };
+    eprintln!("{}", object::memory(max_mappings));
     pins.create()?;
-    let loaded = attach_all(&pins, &interfaces, mode, max_mappings);
+    let loaded = attach_all(&pins, &interfaces, mode, max_mappings, upgrade);
     let whys = match loaded {
         Ok(whys) => whys,
         Err(error) => {
-            if !was_loaded {
+            if upgrade == Upgrade::Copy && pins.links()?.is_empty() {
+                // The table of the layout before is as it was.
+                pins.remove_layout().context("cannot take back what was done before the error below").ok();
+            } else if !was_loaded {
                 // Nothing was there before, so nothing stays.
                 pins.remove().context("cannot take back what was done before the error below").ok();
             }
@@ -46,7 +63,8 @@ pub(crate) fn load(global: &Global, names: &[String], mode: Mode, max_mappings: 
 /// The interfaces that were named, and those on which a program is to be replaced.
 fn wanted(pins: &Pins, names: &[String]) -> Result<Vec<Interface>> {
     let mut wanted = names.iter().map(|name| interface_named(name)).collect::<Result<Vec<_>>>()?;
-    let linked: BTreeSet<u32> = pins.links()?.into_iter().map(|(interface, _)| interface).collect();
+    let mut linked: BTreeSet<u32> = pins.links()?.into_iter().map(|(interface, _)| interface).collect();
+    linked.extend(pins.links_before()?.into_iter().map(|(_, interface)| interface));
     let here = interfaces()?.into_iter().filter(|interface| linked.contains(&interface.index));
     wanted.extend(here);
     wanted.sort_by_key(|interface| interface.index);
@@ -60,9 +78,12 @@ fn attach_all(
     interfaces: &[Interface],
     mode: Mode,
     max_mappings: u32,
+    upgrade: Upgrade,
 ) -> Result<Vec<(u32, String)>> {
     let mut ebpf = object::load(pins, max_mappings)?;
+    upgrade.copy(pins)?;
     refresh(pins)?;
+    upgrade.finish(pins, object::program(&mut ebpf, PROGRAM)?)?;
     let (mut new, mut whys) = (Vec::new(), Vec::new());
     for interface in interfaces {
         for hook in Hook::of(interface) {
@@ -100,6 +121,7 @@ impl fmt::Display for Unloaded {
 
 pub(crate) fn unload(global: &Global) -> Result<()> {
     let pins = global.pins();
+    pins.check_upgraded()?;
     if !pins.exist() {
         bail!("no gateway is loaded at {}", pins.folder().display());
     }

@@ -112,10 +112,15 @@ impl Gateway {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
+    /// Writes an entry of a map past the command, as bytes.
+    pub(crate) fn write_entry(&self, name: &str, key: &[u8], value: &[u8]) {
+        write_entry(&self.map(name), key, value);
+    }
+
     /// Every entry of every map that decides about packets, as the kernel has them; in no order of its own.
     pub(crate) fn table(&self) -> Vec<String> {
         let mut entries = Vec::new();
-        for name in ["FORWARD", "REVERSE", "ACCESS", "SETTINGS"] {
+        for name in ["FORWARD", "REVERSE", "VIPS", "FILTER", "ACCESS", "SETTINGS"] {
             let dump = dump(&self.map(name));
             // Without the interpretation, which repeats the bytes.
             entries.extend(dump.iter().map(|entry| format!("{name} {} {}", entry["key"], entry["value"])));
@@ -141,6 +146,16 @@ pub(crate) fn shell(script: &str) {
 pub(crate) fn dump(map: &Path) -> Vec<Value> {
     let text = stdout(Command::new("bpftool").args(["--json", "map", "dump", "pinned"]).arg(map));
     serde_json::from_str(&text).unwrap()
+}
+
+/// Writes an entry of a pinned map.
+pub(crate) fn write_entry(map: &Path, key: &[u8], value: &[u8]) {
+    let mut command = Command::new("bpftool");
+    command.args(["map", "update", "pinned"]).arg(map);
+    for (word, bytes) in [("key", key), ("value", value)] {
+        command.arg(word).args(bytes.iter().map(u8::to_string));
+    }
+    stdout(&mut command);
 }
 
 /// What a command that must succeed prints.

@@ -2,12 +2,16 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod bytes;
 mod document;
 mod foreign;
 mod gateway;
 mod hooks;
+mod layout_1;
 mod lifecycle;
+mod limits;
 mod refusals;
 mod serve;
 mod serving;
 mod traffic;
+mod undo;

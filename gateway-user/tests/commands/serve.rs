@@ -169,7 +169,7 @@ fn a_neighbour_that_is_replaced_in_silence_is_found() {
     let gateway = Gateway::new();
     shell(
         "ip link set h0 address 02:00:00:00:01:01; ip neigh del 10.2.0.11 dev d0
-         sysctl -qw net.ipv4.neigh.d0.base_reachable_time_ms=300 net.ipv4.neigh.d0.delay_first_probe_time=1 \
+         sysctl -qw net.ipv4.neigh.d0.base_reachable_time_ms=3000 net.ipv4.neigh.d0.delay_first_probe_time=1 \
              net.ipv4.neigh.d0.retrans_time_ms=100",
     );
     let device = Device::new();
@@ -179,6 +179,9 @@ fn a_neighbour_that_is_replaced_in_silence_is_found() {
     let serving = Serving::start(&gateway, &[]);
     let stream = Stream { from: &host, gateway: [2, 0, 0, 0, 1, 1], vip: [10, 9, 0, 1].into(), port: 1 };
     stream.arrives(&wire, NEIGHBOUR, BOUND);
+    // By then the kernel believes what it knows, and does not ask by itself.
+    let stale = || stdout(Command::new("ip").args(["neigh", "show", "10.2.0.11"])).contains("STALE");
+    wait_until("the neighbour to be stale", stale);
     device.shell("ip link set d1 address 02:00:00:00:02:99");
     let took = stream.arrives(&wire, REPLACED, BOUND);
     eprintln!("found after {took:?}");

@@ -202,12 +202,13 @@ fn catch_up(pins: &Pins, path: &Path, before: Option<Seen>) -> (Seen, Option<Eve
 
 /// Makes the table equal to the catalog, while no other command changes either. The catalog, and what changed.
 fn apply(pins: &Pins, path: &Path) -> Result<(Catalog, Vec<String>)> {
-    let store = Store::open(path)?;
     let mut table = Table::open(pins)?;
+    let _lock = pins.lock()?;
+    let store = Store::open(path)?;
     let now = table.content()?;
     let wanted = table.wanted(&store.catalog().gateway_view(), &now)?;
-    let changes = differences(&now, &wanted);
-    table.make(&now, &wanted)?;
+    let plan = table.plan(&now, &wanted)?;
+    table.execute(&plan)?;
     table.set_catalog(path)?;
-    Ok((store.catalog().clone(), changes))
+    Ok((store.catalog().clone(), differences(&now, &wanted)))
 }
