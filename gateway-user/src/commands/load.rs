@@ -43,7 +43,7 @@ pub(crate) fn load(global: &Global, names: &[String], mode: Mode, max_mappings: 
     let whys = match loaded {
         Ok(whys) => whys,
         Err(error) => {
-            if upgrade == Upgrade::Copy && pins.links()?.is_empty() {
+            if Upgrade::state(&pins)? == Upgrade::Copy {
                 // The table of the layout before is as it was.
                 pins.remove_layout().context("cannot take back what was done before the error below").ok();
             } else if !was_loaded {
@@ -122,6 +122,7 @@ pub(crate) fn unload(global: &Global) -> Result<()> {
     if !pins.exist() {
         bail!("no gateway is loaded at {}", pins.folder().display());
     }
+    let _lock = pins.lock()?;
     let interfaces = pins.links()?.len();
     pins.remove()?;
     global.print(&Unloaded { interfaces })

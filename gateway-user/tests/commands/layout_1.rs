@@ -211,3 +211,14 @@ fn an_upgrade_that_fails_leaves_the_old_table_alone() {
     assert!(!gateway.pins().join("2").exists());
     assert_eq!(link(&old.folder.join("links").join(index("h0"))), h0);
 }
+
+#[test]
+fn an_interface_that_cannot_be_had_costs_no_entry() {
+    let gateway = Gateway::new();
+    Old::pin(&gateway).fill();
+    let foreign = Foreign::attach("h0");
+    gateway.expect_refused(&["load", "--iface", "h0"], &["h0", "foreign"]);
+    drop(foreign);
+    gateway.json(&["load", "--iface", "d0"]);
+    expect_brought_over(&gateway);
+}
