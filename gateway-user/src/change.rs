@@ -44,7 +44,8 @@ impl Table {
         }
         let (others, shared) = rest.map(|rest| (rest.filter, rest.shared)).unzip();
         let shared = shared.unwrap_or_default();
-        Ok(Plan::between(&now, &wanted, Around { filter: self.filter()?, others, vips: standing, shared }))
+        let (filter, vips) = (self.filter()?, standing);
+        Ok(Plan::between(&now, &wanted, Around { filter, others, vips, shared, is_fresh: false }))
     }
 
     /// The lines that a change touches, as the kernel has them, with the access lists that the catalog knows.
@@ -197,5 +198,33 @@ fn new(now: &BTreeMap<SocketAddr, Line>, wanted: &BTreeMap<SocketAddr, Line>) ->
 fn mark(counters: &mut [bool], counter: u32) {
     if let Some(place) = counters.get_mut(counter as usize) {
         *place = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_found_at_either_end_and_between() {
+        let differing = |before: &[(u8, u8)], after: &[(u8, u8)]| -> Vec<(u8, u8)> {
+            super::differing(before, after, |line| line.0).into_iter().copied().collect()
+        };
+        assert_eq!(differing(&[], &[]), []);
+        assert_eq!(differing(&[(1, 1), (2, 2)], &[(1, 1), (2, 2)]), []);
+        assert_eq!(differing(&[(1, 1), (2, 2)], &[(1, 1), (2, 3)]), [(2, 2), (2, 3)]);
+        assert_eq!(differing(&[(1, 1), (3, 3)], &[(2, 2), (3, 3), (4, 4)]), [(1, 1), (2, 2), (4, 4)]);
+        assert_eq!(differing(&[(5, 5)], &[]), [(5, 5)]);
+    }
+
+    #[test]
+    fn counters_of_nobody_come_before_those_of_late_replies() {
+        let rest = Rest {
+            live: vec![true, false, false, false],
+            late: vec![true, true, false, false],
+            filter: Box::new(Filter::EMPTY),
+            shared: BTreeSet::new(),
+        };
+        assert_eq!(rest.free().collect::<Vec<_>>(), [2, 3, 1]);
     }
 }

@@ -1,5 +1,6 @@
 //! The kernel's table: pinned maps, read as a whole or line by line, and changed by plans.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -131,7 +132,9 @@ impl Table {
             filter: self.filter()?,
             others: Some(Box::new(Filter::EMPTY)),
             vips: vips.into_iter().map(|(vip, _)| vip.into()).collect(),
-            shared: std::collections::BTreeSet::new(),
+            shared: BTreeSet::new(),
+            // Whatever has filled it has left a catalog or entries.
+            is_fresh: now.reverse.is_empty() && now.forward.is_empty() && self.catalog()?.is_none(),
         };
         Ok(Plan::between(now, wanted, around))
     }

@@ -68,8 +68,8 @@ impl Upgrade {
         if !pins.has_layout_before() {
             return Ok(Self::None);
         }
-        let is_copied = !pins.links()?.is_empty() || !pins.folder_before().join(map::FORWARD).exists();
-        Ok(if is_copied { Self::Links } else { Self::Copy })
+        let is_left = !pins.folder_before().join(map::FORWARD).exists() && pins.map(map::FORWARD).exists();
+        Ok(if is_left || !pins.links()?.is_empty() { Self::Links } else { Self::Copy })
     }
 
     /// The capacity of the old table, where it is still to be copied.

@@ -124,7 +124,14 @@ mod tests {
     fn way(index: u32, device: u32, flags: u16, tags: &[Tag]) -> table::Interface {
         let mut tag = [Tag::default(); MAX_TAGS];
         tag[..tags.len()].copy_from_slice(tags);
-        table::Interface { device, flags, tags: tags.len() as u16, tag, link: own(index), reserved: 0 }
+        table::Interface {
+            device,
+            flags,
+            tags: u16::try_from(tags.len()).unwrap(),
+            tag,
+            link: own(index),
+            reserved: 0,
+        }
     }
 
     #[test]

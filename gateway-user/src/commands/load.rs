@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -9,7 +10,7 @@ use serde::Serialize;
 use crate::cli::Global;
 use crate::commands::status::Status;
 use crate::kernel;
-use crate::links::{Hook, Mode, attach};
+use crate::links::{Hook, Link, Mode, attach, links};
 use crate::network::{Interface, interface_named, interfaces};
 use crate::object::{self, PROGRAM};
 use crate::pins::Pins;
@@ -18,6 +19,8 @@ use crate::upgrade::Upgrade;
 
 /// How many mappings a table holds where nobody says.
 const MAX_MAPPINGS: u32 = 16_384;
+/// How long the kernel may take to detach what is not pinned any more.
+const DETACHED: Duration = Duration::from_secs(5);
 
 pub(crate) fn load(global: &Global, names: &[String], mode: Mode, max_mappings: Option<u32>) -> Result<()> {
     let pins = global.pins();
@@ -43,7 +46,7 @@ pub(crate) fn load(global: &Global, names: &[String], mode: Mode, max_mappings: 
     let whys = match loaded {
         Ok(whys) => whys,
         Err(error) => {
-            if upgrade == Upgrade::Copy && pins.links()?.is_empty() {
+            if Upgrade::state(&pins)? == Upgrade::Copy {
                 // The table of the layout before is as it was.
                 pins.remove_layout().context("cannot take back what was done before the error below").ok();
             } else if !was_loaded {
@@ -125,7 +128,26 @@ pub(crate) fn unload(global: &Global) -> Result<()> {
     if !pins.exist() {
         bail!("no gateway is loaded at {}", pins.folder().display());
     }
-    let interfaces = pins.links()?.into_iter().map(|(interface, _)| interface).collect::<BTreeSet<_>>().len();
+    let _lock = pins.lock()?;
+    let links = links(&pins)?;
+    let interfaces = links.iter().map(|link| link.interface).collect::<BTreeSet<_>>().len();
     pins.remove()?;
+    wait_until_detached(&links)?;
     global.print(&Unloaded { interfaces })
+}
+
+/// The kernel detaches a little later than it is told; until then another `load` would take the programs for foreign
+/// ones.
+fn wait_until_detached(links: &[Link]) -> Result<()> {
+    let programs: BTreeSet<u32> = links.iter().map(|link| link.program).collect();
+    let end = Instant::now() + DETACHED;
+    let is_attached =
+        |interface: &Interface| interface.xdp.is_some_and(|xdp| programs.contains(&xdp.program));
+    while interfaces()?.iter().any(is_attached) {
+        if Instant::now() >= end {
+            bail!("the pins are removed, but the kernel has not detached the programs yet");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }

@@ -189,7 +189,9 @@ fn pins_that_were_left_are_removed_and_the_table_stays() {
     let old = Old::pin(&gateway);
     fs::remove_file(old.folder.join("FORWARD")).unwrap();
     // Of the last interface, which has gone.
-    fs::remove_file(gateway.pins().join("2/links").join(format!("xdp-{}", index("h0")))).unwrap();
+    for hook in ["xdp", "egress"] {
+        fs::remove_file(gateway.pins().join("2/links").join(format!("{hook}-{}", index("h0")))).unwrap();
+    }
     gateway.json(&["load", "--iface", "d0"]);
     expect_brought_over(&gateway);
 }
@@ -210,4 +212,15 @@ fn an_upgrade_that_fails_leaves_the_old_table_alone() {
     gateway.expect_refused(&["load", "--iface", "h0"], &["cannot copy", "1/REVERSE", "8", "48"]);
     assert!(!gateway.pins().join("2").exists());
     assert_eq!(link(&old.folder.join("links").join(index("h0"))), h0);
+}
+
+#[test]
+fn an_interface_that_cannot_be_had_costs_no_entry() {
+    let gateway = Gateway::new();
+    Old::pin(&gateway).fill();
+    let foreign = Foreign::attach("h0");
+    gateway.expect_refused(&["load", "--iface", "h0"], &["h0", "foreign"]);
+    drop(foreign);
+    gateway.json(&["load", "--iface", "d0"]);
+    expect_brought_over(&gateway);
 }

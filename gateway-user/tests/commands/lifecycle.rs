@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
 use crate::bytes::{self, mapping as mapping_bytes, shown, shown_portal};
 use crate::document::{catalog, lone, mapping};
-use crate::gateway::{Gateway, dump, stdout};
+use crate::gateway::{Gateway, dump, stdout, write_entry};
 
 #[test]
 fn from_load_to_unload() {
@@ -211,6 +212,35 @@ fn many_mappings_are_read_as_they_were_written() {
     assert_eq!(gateway.apply(&lone(&many))["changes"], json!([]));
     gateway.apply(&lone(&[]));
     assert_eq!(gateway.json(&["map", "list"])["mappings"], json!([]));
+}
+
+/// Somebody else writes and removes entries all the while.
+#[test]
+fn a_table_is_read_whole_while_it_changes() {
+    let gateway = Gateway::loaded();
+    let many: Vec<Value> =
+        (1..=500).map(|i| mapping(&format!("10.9.0.1:{i}"), &format!("10.2.0.11:{i}"), &[])).collect();
+    gateway.apply(&lone(&many));
+    let (forward, done) = (gateway.map("FORWARD"), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for i in (1..=40_u8).cycle().take_while(|_| !done.load(Ordering::Relaxed)) {
+                let key = bytes::portal(&format!("10.8.0.{i}:1"));
+                write_entry(&forward, &key, &mapping_bytes("10.2.0.99:1", 0, 0, 0));
+                let mut delete = Command::new("bpftool");
+                delete.args(["map", "delete", "pinned"]).arg(&forward).arg("key");
+                stdout(delete.args(key.iter().map(u8::to_string)));
+            }
+        });
+        for _ in 0..20 {
+            let listed = gateway.json(&["map", "list"]);
+            let vips =
+                listed["mappings"].as_array().unwrap().iter().map(|line| line["vip"].as_str().unwrap());
+            let stable: Vec<&str> = vips.filter(|vip| vip.starts_with("10.9.")).collect();
+            assert_eq!(stable.len(), 500);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]
