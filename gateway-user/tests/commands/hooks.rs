@@ -1,12 +1,17 @@
 //! Which hook an interface gets, and what is said of it.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use serde_json::{Value, json};
 
+use crate::document::{lone, mapping};
 use crate::gateway::{Gateway, dump, shell, stdout};
 use crate::serving::wait_until;
+use crate::traffic::{Tunnel, Wire, packet};
 
 /// What status says of an interface.
 fn of<'a>(status: &'a Value, name: &str) -> &'a Value {
@@ -49,6 +54,58 @@ fn an_interface_without_ethernet_is_served_at_tcx() {
     assert!(text.contains("t0: tcx ingress, program") && text.contains("h0: xdp native, program"), "{text}");
     gateway.json(&["unload"]);
     wait_until("the programs to be gone", || programs("t0").is_empty() && programs("h0").is_empty());
+}
+
+/// There and back, with the kernel's routing in between.
+#[test]
+fn what_comes_by_a_tunnel_is_translated() {
+    let gateway = Gateway::new();
+    shell(
+        "ip tuntap add mode tun dev t0; ip link set t0 up; ip addr add 10.8.0.1/24 dev t0
+         ip link set d0 address 02:00:00:00:02:01; ethtool -K d1 gro on
+         ip neigh replace 10.2.0.11 lladdr 02:00:00:00:02:11 dev d0 nud permanent",
+    );
+    gateway.json(&["load", "--iface", "d0", "--iface", "t0"]);
+    gateway.apply(&lone(&[mapping("10.9.0.1:1", "10.2.0.11:5", &["10.8.0.0/24"])]));
+    let (mut tunnel, wire) = (Tunnel::open("t0"), Wire::open("d1"));
+    let [host, vip, device] = ["10.8.0.2:40000", "10.9.0.1:1", "10.2.0.11:5"].map(|end| end.parse().unwrap());
+    tunnel.send(&packet(host, vip, 7));
+    // One hop further.
+    let arrives =
+        |sent: &[u8], found: &[u8]| found.len() >= 40 && sent[12..40] == found[12..40] && found[8] == 63;
+    let there = packet(host, device, 7);
+    wait_until("the packet at the device", || {
+        wire.receive().is_some_and(|frame| frame.get(14..).is_some_and(|found| arrives(&there, found)))
+    });
+    wire.send(&[&[2, 0, 0, 0, 2, 1, 2, 0, 0, 0, 2, 0x11, 8, 0], &packet(device, host, 9)[..]].concat());
+    let back = packet(vip, host, 9);
+    wait_until("the answer in the tunnel", || tunnel.receive().is_some_and(|found| arrives(&back, &found)));
+}
+
+#[test]
+fn drops_at_a_tunnel_can_be_watched() {
+    let gateway = Gateway::new();
+    shell("ip tuntap add mode tun dev t0; ip link set t0 up; ip addr add 10.8.0.1/24 dev t0");
+    gateway.json(&["load", "--iface", "t0"]);
+    gateway.apply(&lone(&[mapping("10.9.0.1:1", "10.2.0.11:5", &["10.7.0.0/24"])]));
+    let mut tunnel = Tunnel::open("t0");
+    let mut watching = gateway.lungate(&["watch", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let refused = packet("10.8.0.2:40000".parse().unwrap(), "10.9.0.1:1".parse().unwrap(), 7);
+    // What is dropped before it watches is not shown.
+    let (stop, stopped) = channel::<()>();
+    let sending = std::thread::spawn(move || {
+        while stopped.recv_timeout(Duration::from_millis(20)) == Err(RecvTimeoutError::Timeout) {
+            tunnel.send(&refused);
+        }
+    });
+    let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    drop(stop);
+    sending.join().unwrap();
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    assert_eq!((&line["reason"], &line["interface"]), (&json!("refused"), &json!("t0")), "{line}");
+    assert_eq!((&line["source"], &line["destination"]), (&json!("10.8.0.2:40000"), &json!("10.9.0.1:1")));
 }
 
 #[test]

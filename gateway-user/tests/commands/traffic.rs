@@ -1,8 +1,10 @@
 //! Frames on wires: sent by one end of a veth pair, taken up at another.
 
-use std::io;
-use std::net::Ipv4Addr;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 const ETHERTYPE_V4: [u8; 2] = [8, 0];
@@ -61,6 +63,42 @@ impl Wire {
     }
 }
 
+/// The other end of a TUN device: what is written comes in by it, what it sends is read.
+pub(crate) struct Tunnel {
+    file: File,
+}
+
+impl Tunnel {
+    /// Takes hold of a device that `ip tuntap` has made in this thread's network namespace.
+    pub(crate) fn open(interface: &str) -> Self {
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).custom_flags(libc::O_NONBLOCK);
+        let file = options.open("/dev/net/tun").unwrap();
+        // SAFETY: all zeros are a value of it.
+        let mut request = unsafe { std::mem::zeroed::<libc::ifreq>() };
+        for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+            *to = from.cast_signed();
+        }
+        request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_TUN | libc::IFF_NO_PI).unwrap();
+        // SAFETY: the request lives through the call.
+        let done = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+        assert_eq!(done, 0, "{interface}: {}", io::Error::last_os_error());
+        Self { file }
+    }
+
+    pub(crate) fn send(&mut self, packet: &[u8]) {
+        self.file.write_all(packet).unwrap();
+    }
+
+    /// The next packet, if one has come.
+    pub(crate) fn receive(&mut self) -> Option<Vec<u8>> {
+        let mut packet = vec![0; 2048];
+        let length = self.file.read(&mut packet).ok()?;
+        packet.truncate(length);
+        Some(packet)
+    }
+}
+
 /// A stream of segments to a VIP.
 pub(crate) struct Stream<'a> {
     /// Where it is sent.
@@ -96,27 +134,32 @@ impl Stream<'_> {
         unreachable!("the numbers of segments do not end")
     }
 
-    /// A segment without data from 10.1.0.2:40000. Checksums are right, for where the kernel forwards it.
     fn segment(&self, sequence: u32) -> Vec<u8> {
-        let mut header = [0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 1, 0, 2, 0, 0, 0, 0];
-        header[16..].copy_from_slice(&self.vip.octets());
-        let sum = checksum(&header);
-        header[10..12].copy_from_slice(&sum);
-        let mut tcp = [0; 20];
-        tcp[..2].copy_from_slice(&40_000_u16.to_be_bytes());
-        tcp[2..4].copy_from_slice(&self.port.to_be_bytes());
-        tcp[4..8].copy_from_slice(&sequence.to_be_bytes());
-        tcp[12..16].copy_from_slice(&[0x50, 0x10, 0x20, 0]);
-        let pseudo = [&header[12..], &[0, 6, 0, 20], &tcp].concat();
-        let sum = checksum(&pseudo);
-        tcp[16..18].copy_from_slice(&sum);
+        let host = SocketAddrV4::new([10, 1, 0, 2].into(), 40_000);
         let mut frame = self.gateway.to_vec();
         frame.extend([2, 0, 0, 0, 1, 2]);
         frame.extend(ETHERTYPE_V4);
-        frame.extend(header);
-        frame.extend(tcp);
+        frame.extend(packet(host, SocketAddrV4::new(self.vip, self.port), sequence));
         frame
     }
+}
+
+/// An ACK without data. Its checksums are right, for where the kernel forwards it.
+pub(crate) fn packet(source: SocketAddrV4, destination: SocketAddrV4, sequence: u32) -> Vec<u8> {
+    let mut header = [0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    header[12..16].copy_from_slice(&source.ip().octets());
+    header[16..].copy_from_slice(&destination.ip().octets());
+    let sum = checksum(&header);
+    header[10..12].copy_from_slice(&sum);
+    let mut tcp = [0; 20];
+    tcp[..2].copy_from_slice(&source.port().to_be_bytes());
+    tcp[2..4].copy_from_slice(&destination.port().to_be_bytes());
+    tcp[4..8].copy_from_slice(&sequence.to_be_bytes());
+    tcp[12..16].copy_from_slice(&[0x50, 0x10, 0x20, 0]);
+    let pseudo = [&header[12..], &[0, 6, 0, 20], &tcp].concat();
+    let sum = checksum(&pseudo);
+    tcp[16..18].copy_from_slice(&sum);
+    [header, tcp].concat()
 }
 
 /// The Internet checksum (RFC 1071).

@@ -73,9 +73,16 @@ impl Reporter {
             }
         } else if matches!(event, Event::Ready) {
             let _ = writeln!(stdout, "{event}");
-        } else {
+        } else if !event.is_routine() {
             let _ = writeln!(std::io::stderr(), "{event}");
         }
+    }
+}
+
+impl Event {
+    /// Neighbours are heard of and grow old all the time, which nobody wants to read.
+    fn is_routine(&self) -> bool {
+        matches!(self, Self::Followed(Changes { links: 0, addresses: 0, routes: 0, lost: false, .. }))
     }
 }
 
@@ -104,10 +111,14 @@ impl fmt::Display for Event {
             Self::Ready => write!(f, "ready"),
             Self::Followed(changes) => {
                 let Changes { links, addresses, neighbours, routes, lost } = changes;
-                let counts =
-                    [(links, "link"), (addresses, "address"), (neighbours, "neighbour"), (routes, "route")];
-                let counts = counts.iter().filter(|(count, _)| **count > 0);
-                let counts: Vec<_> = counts.map(|(count, what)| format!("{count} {what}")).collect();
+                let counts = [
+                    ("links", links),
+                    ("addresses", addresses),
+                    ("neighbours", neighbours),
+                    ("routes", routes),
+                ];
+                let counts = counts.iter().filter(|(_, count)| **count > 0);
+                let counts: Vec<_> = counts.map(|(what, count)| format!("{what} {count}")).collect();
                 let lost = if *lost { "; messages were lost, so everything was looked at" } else { "" };
                 write!(f, "followed changes: {}{lost}", counts.join(", "))
             }
