@@ -69,17 +69,20 @@ fn what_comes_by_a_tunnel_is_translated() {
     gateway.apply(&lone(&[mapping("10.9.0.1:1", "10.2.0.11:5", &["10.8.0.0/24"])]));
     let (mut tunnel, wire) = (Tunnel::open("t0"), Wire::open("d1"));
     let [host, vip, device] = ["10.8.0.2:40000", "10.9.0.1:1", "10.2.0.11:5"].map(|end| end.parse().unwrap());
-    tunnel.send(&packet(host, vip, 7));
     // One hop further.
     let arrives =
         |sent: &[u8], found: &[u8]| found.len() >= 40 && sent[12..40] == found[12..40] && found[8] == 63;
-    let there = packet(host, device, 7);
+    let (there, back) = (packet(host, device, 7), packet(vip, host, 9));
+    // Again and again: a device that has just been opened loses what it is given.
     wait_until("the packet at the device", || {
+        tunnel.send(&packet(host, vip, 7));
         wire.receive().is_some_and(|frame| frame.get(14..).is_some_and(|found| arrives(&there, found)))
     });
-    wire.send(&[&[2, 0, 0, 0, 2, 1, 2, 0, 0, 0, 2, 0x11, 8, 0], &packet(device, host, 9)[..]].concat());
-    let back = packet(vip, host, 9);
-    wait_until("the answer in the tunnel", || tunnel.receive().is_some_and(|found| arrives(&back, &found)));
+    let answer = [&[2, 0, 0, 0, 2, 1, 2, 0, 0, 0, 2, 0x11, 8, 0], &packet(device, host, 9)[..]].concat();
+    wait_until("the answer in the tunnel", || {
+        wire.send(&answer);
+        tunnel.receive().is_some_and(|found| arrives(&back, &found))
+    });
 }
 
 #[test]
