@@ -10,4 +10,5 @@ mod layout_1;
 mod lifecycle;
 mod limits;
 mod refusals;
+mod sequence;
 mod undo;
