@@ -90,7 +90,10 @@ impl<K: Pod, V: Pod> Batched<K, V> {
     /// All entries, in no order. Where others write meanwhile, an entry of theirs may be missing or old; none stands
     /// twice in a hash map.
     pub(crate) fn entries(&self) -> io::Result<Vec<(K, V)>> {
-        let mut size = BATCH;
+        self.entries_by(BATCH)
+    }
+
+    fn entries_by(&self, mut size: usize) -> io::Result<Vec<(K, V)>> {
         let mut retries = 0;
         loop {
             match self.walk(size) {
@@ -325,4 +328,68 @@ fn number(fd: BorrowedFd<'_>) -> u32 {
 
 fn error_at(path: &str, error: io::Error) -> anyhow::Error {
     anyhow::Error::from(error).context(format!("cannot read {path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// A map with room for so many entries, for as long as this lives.
+    struct Pinned(PathBuf);
+
+    impl Pinned {
+        fn hash(name: &str, entries: u32) -> Self {
+            let path = PathBuf::from(format!("/sys/fs/bpf/lungate-test-batch-{}-{name}", std::process::id()));
+            let mut create = Command::new("bpftool");
+            create.args(["map", "create"]).arg(&path).args(["type", "hash", "key", "4", "value", "8"]);
+            create.args(["entries", &entries.to_string(), "name", "test"]);
+            assert!(create.status().unwrap().success(), "a BPF file system and root are needed");
+            Self(path)
+        }
+    }
+
+    impl Drop for Pinned {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_map_is_read_whole_though_its_buckets_hold_more_than_a_batch() {
+        let pinned = Pinned::hash("buckets", 64);
+        let map = Batched::<u32, u64>::open(&pinned.0).unwrap();
+        assert_eq!(map.entries().unwrap(), []);
+        let keys: Vec<u32> = (0..64).collect();
+        let values: Vec<u64> = keys.iter().map(|key| u64::from(*key) << 40).collect();
+        map.put(&keys, &values).unwrap();
+        for size in [1, 2, 3, 64, BATCH] {
+            let mut found = map.entries_by(size).unwrap();
+            found.sort_unstable();
+            assert!(found.iter().copied().eq(keys.iter().copied().zip(values.iter().copied())), "{size}");
+        }
+        assert_eq!((map.get(&7).unwrap(), map.get(&64).unwrap()), (Some(7 << 40), None));
+    }
+
+    #[test]
+    fn what_was_done_before_an_error_is_counted() {
+        let pinned = Pinned::hash("full", 3);
+        let map = Batched::<u32, u64>::open(&pinned.0).unwrap();
+        let Partial { done, error } = map.put(&[1, 2, 3, 4, 5], &[0; 5]).unwrap_err();
+        assert_eq!((done, error.raw_os_error()), (3, Some(libc::E2BIG)));
+        // What is there can be written in a full map.
+        map.put(&[3, 2], &[30, 20]).unwrap();
+        map.remove(&[9, 1, 8, 3]).unwrap();
+        assert_eq!(map.entries().unwrap(), [(2, 20)]);
+        map.put(&[], &[]).unwrap();
+        map.remove(&[]).unwrap();
+    }
+
+    #[test]
+    fn a_map_of_another_form_is_not_opened() {
+        let pinned = Pinned::hash("form", 3);
+        let said = Batched::<u64, u64>::open(&pinned.0).map(drop).unwrap_err().to_string();
+        assert!(said.contains("(4, 8)") && said.contains("(8, 8)"), "{said}");
+    }
 }

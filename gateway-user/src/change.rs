@@ -12,7 +12,7 @@ use lungate_catalog::view::GatewayView;
 use lungate_gateway_common::filter::Filter;
 use lungate_gateway_common::table::RESTRICTED;
 
-use crate::content::{Content, Line, check_count};
+use crate::content::{Content, Line, check_count, prefix};
 use crate::plan::{Around, Plan, Room};
 use crate::table::Table;
 
@@ -22,11 +22,13 @@ impl Table {
     pub(crate) fn plan_change(&self, before: &GatewayView, after: &GatewayView) -> Result<Plan> {
         check_count(after, self.capacity())?;
         let touched = Touched::between(before, after);
-        let now = self.touched(&touched, before)?;
+        let mut now = self.touched(&touched, before)?;
         let comes = touched.vips.iter().any(|vip| !now.forward.contains_key(vip));
         let goes = touched.is_removed(after);
         let rest = if comes || goes { Some(self.rest(&touched)?) } else { None };
         let wanted = touched.wanted(after, &now, rest.as_ref())?;
+        self.add_stale_lists(&mut now, &wanted)?;
+        // The catalog counts what is not looked up.
         Room {
             mappings: before.mappings.len() + new(&now.forward, &wanted.forward),
             portals: before.mappings.len() + before.retired.len() + new(&now.reverse, &wanted.reverse),
@@ -64,6 +66,22 @@ impl Table {
             }
         }
         Ok(now)
+    }
+
+    /// Adds what is left of lists whose counters are about to serve other mappings that have lists.
+    fn add_stale_lists(&self, now: &mut Content, wanted: &Content) -> Result<()> {
+        let known: BTreeSet<u32> = now.forward.values().map(|line| line.counter).collect();
+        if wanted.access.keys().all(|counter| known.contains(counter)) {
+            return Ok(());
+        }
+        for (key, _) in self.access.entries().context("cannot read the access lists")? {
+            let stale = prefix(key)
+                .filter(|(counter, _)| !known.contains(counter) && wanted.access.contains_key(counter));
+            if let Some((counter, net)) = stale {
+                now.access.entry(counter).or_default().insert(net);
+            }
+        }
+        Ok(())
     }
 
     /// Reads all lines but those touched.

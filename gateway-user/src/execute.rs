@@ -36,7 +36,7 @@ impl Table {
                 return Err(match undone {
                     Ok(()) => error,
                     Err(Partial { error: second, .. }) => error.context(format!(
-                        "and what was done before could not be taken back ({second}): 'lungate apply' makes the table whole"
+                        "the table is half changed, for what was done could not be taken back ({second}); 'lungate apply' makes it whole"
                     )),
                 });
             }

@@ -41,10 +41,11 @@ pub(crate) fn apply(global: &Global, file: Option<PathBuf>) -> Result<()> {
         None => catalog_path(global, &table)?,
     };
     let path = path.canonicalize().with_context(|| format!("cannot open the catalog {}", path.display()))?;
+    // Before the catalog is read, or a change made meanwhile would be undone in the kernel.
+    let _lock = global.pins().lock()?;
     let progress = Progress::new();
     progress.phase(format!("reading the catalog {}", path.display()));
     let view = Store::read(&path)?.gateway_view();
-    let _lock = global.pins().lock()?;
     progress.phase("reading the kernel's table");
     let now = table.content()?;
     progress.phase("comparing");

@@ -40,6 +40,13 @@ pub(crate) fn load(global: &Global, names: &[String], mode: Mode, max_mappings: 
     } else {
         upgrade.capacity(&pins)?.max(max_mappings).unwrap_or(MAX_MAPPINGS)
     };
+    if upgrade != Upgrade::None {
+        eprintln!(
+            "the table at {} is brought over to {}",
+            pins.folder_before().display(),
+            pins.folder().display()
+        );
+    }
     eprintln!("{}", object::memory(max_mappings));
     pins.create()?;
     let loaded = attach_all(&pins, &interfaces, mode, max_mappings, upgrade);

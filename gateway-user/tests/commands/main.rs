@@ -11,6 +11,7 @@ mod layout_1;
 mod lifecycle;
 mod limits;
 mod refusals;
+mod sequence;
 mod serve;
 mod serving;
 mod traffic;
