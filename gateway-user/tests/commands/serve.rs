@@ -5,6 +5,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use rustix::thread::sched_getcpu;
 use serde_json::{Value, json};
 
 use crate::document::{lone, mapping};
@@ -39,6 +40,7 @@ struct Paths {
     host: Wire,
     device: Wire,
     backup: Wire,
+    cpu: usize,
 }
 
 impl Paths {
@@ -48,12 +50,12 @@ impl Paths {
         gateway.json(&["load", "--iface", "h0", "--iface", "d0", "--iface", "e0"]);
         gateway.apply(&lone(&[mapping("10.9.0.1:1", "10.3.0.1:1", &[])]));
         let [host, device, backup] = ["h1", "d1", "e1"].map(Wire::open);
-        Self { gateway, host, device, backup }
+        Self { gateway, host, device, backup, cpu: sched_getcpu() }
     }
 
     fn stream(&self) -> Stream<'_> {
         let vip = [10, 9, 0, 1].into();
-        Stream { from: &self.host, gateway: [2, 0, 0, 0, 1, 1], vip, port: 1 }
+        Stream { from: &self.host, gateway: [2, 0, 0, 0, 1, 1], vip, port: 1, cpu: self.cpu }
     }
 
     /// Makes a change while packets flow; how long it took from there until one went the new way.
@@ -177,7 +179,13 @@ fn a_neighbour_that_is_replaced_in_silence_is_found() {
     gateway.apply(&lone(&[mapping("10.9.0.1:1", "10.2.0.11:1", &[])]));
     let (host, wire) = (Wire::open("h1"), device.wire());
     let serving = Serving::start(&gateway, &[]);
-    let stream = Stream { from: &host, gateway: [2, 0, 0, 0, 1, 1], vip: [10, 9, 0, 1].into(), port: 1 };
+    let stream = Stream {
+        from: &host,
+        gateway: [2, 0, 0, 0, 1, 1],
+        vip: [10, 9, 0, 1].into(),
+        port: 1,
+        cpu: sched_getcpu(),
+    };
     stream.arrives(&wire, NEIGHBOUR, BOUND);
     // By then the kernel believes what it knows, and does not ask by itself.
     let stale = || stdout(Command::new("ip").args(["neigh", "show", "10.2.0.11"])).contains("STALE");

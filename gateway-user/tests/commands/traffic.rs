@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
 const ETHERTYPE_V4: [u8; 2] = [8, 0];
 
 /// A raw socket on an interface.
@@ -107,12 +109,25 @@ pub(crate) struct Stream<'a> {
     pub(crate) gateway: [u8; 6],
     pub(crate) vip: Ipv4Addr,
     pub(crate) port: u16,
+    /// Where it is sent from: next hops are remembered by each CPU for itself.
+    pub(crate) cpu: usize,
 }
 
 impl Stream<'_> {
     /// Sends segments until one comes out of a wire for a link address; how long that took. One that was sent
     /// before does not count.
     pub(crate) fn arrives(&self, at: &Wire, neighbour: [u8; 6], within: Duration) -> Duration {
+        let all = sched_getaffinity(None).unwrap();
+        let mut one = CpuSet::new();
+        one.set(self.cpu);
+        sched_setaffinity(None, &one).unwrap();
+        let took = self.arrives_here(at, neighbour, within);
+        // What is started later may run anywhere.
+        sched_setaffinity(None, &all).unwrap();
+        took
+    }
+
+    fn arrives_here(&self, at: &Wire, neighbour: [u8; 6], within: Duration) -> Duration {
         let begin = Instant::now();
         while at.receive().is_some() {}
         let first = u32::try_from(begin.elapsed().as_nanos() % 1_000_000).unwrap() ^ std::process::id() << 12;
