@@ -98,7 +98,7 @@ pub(crate) fn attach(
     mode: Mode,
 ) -> Result<Attached> {
     let path = pins.link(hook, interface.index);
-    if path.exists() && replace(ebpf, &path, interface, hook)? {
+    if path.exists() && replace(ebpf, &path, &interface.name, hook)? {
         return Ok(Attached { is_new: false, why: None });
     }
     let (link, why) = match hook {
@@ -114,9 +114,21 @@ pub(crate) fn attach(
     Ok(Attached { is_new: true, why })
 }
 
+/// Replaces the programs of links whose interfaces are not in this network namespace; forgets those whose interfaces
+/// are gone.
+pub(crate) fn replace_elsewhere(ebpf: &mut Ebpf, pins: &Pins, here: &[Interface]) -> Result<()> {
+    for (index, hook) in pins.links()? {
+        if !here.iter().any(|interface| interface.index == index) {
+            let name = format!("the interface of index {index}, which is not here");
+            replace(ebpf, &pins.link(hook, index), &name, hook)?;
+        }
+    }
+    Ok(())
+}
+
 /// Replaces the program in a link, in one step for packets. Says no where the link has lost its interface, and
 /// forgets it then.
-fn replace(ebpf: &mut Ebpf, path: &Path, interface: &Interface, hook: Hook) -> Result<bool> {
+fn replace(ebpf: &mut Ebpf, path: &Path, name: &str, hook: Hook) -> Result<bool> {
     let link = FdLink::from(open(path)?);
     let replaced = match hook {
         Hook::Xdp => {
@@ -134,7 +146,7 @@ fn replace(ebpf: &mut Ebpf, path: &Path, interface: &Interface, hook: Hook) -> R
             std::fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))?;
             Ok(false)
         }
-        Err(error) => Err(error.context(format!("cannot replace {} on {}", hook.program(), interface.name))),
+        Err(error) => Err(error.context(format!("cannot replace {} on {name}", hook.program()))),
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::cli::Global;
 use crate::commands::status::Status;
 use crate::kernel;
-use crate::links::{Hook, Link, Mode, attach, links};
+use crate::links::{Hook, Link, Mode, attach, links, replace_elsewhere};
 use crate::network::{Interface, interface_named, interfaces};
 use crate::object::{self, PROGRAM};
 use crate::pins::Pins;
@@ -112,6 +112,7 @@ fn attach_all(
             }
         }
     }
+    replace_elsewhere(&mut ebpf, pins, interfaces)?;
     // Only now frames can be redirected to what is new.
     refresh(pins)?;
     Ok(whys)

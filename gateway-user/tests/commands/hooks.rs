@@ -157,17 +157,29 @@ fn a_driver_that_cannot_run_it_is_named_with_its_reason() {
     gateway.expect_refused(&["load", "--iface", "m0", "--iface", "h0", "--mode", "none"], &["none"]);
 }
 
-/// The pins of an interface that is gone are in nobody's way, whatever number it had.
+/// The pins of an interface that is gone are in nobody's way, whatever number the next one has.
 #[test]
 fn an_interface_that_was_made_anew_is_attached_anew() {
     let gateway = Gateway::new();
-    shell("ip link add v0 index 77 type veth peer name v1");
-    gateway.json(&["load", "--iface", "v0"]);
-    shell("ip link del v0; ip link add v0 index 77 type veth peer name v1");
-    assert_eq!(of(&gateway.json(&["status"]), "v0")["mode"], "none");
-    gateway.json(&["load", "--iface", "v0"]);
+    shell("ip link add v0 index 77 type veth peer name v1; ip tuntap add mode tun dev t0");
+    gateway.json(&["load", "--iface", "v0", "--iface", "t0"]);
+    shell("ip link del v0; ip link add v0 index 77 type veth peer name v1; ip link del t0");
+    let status = gateway.json(&["status"]);
+    assert_eq!(of(&status, "v0")["mode"], "none");
+    assert_eq!(of(&status, "(gone)")["why"], "the interface is not in this network namespace");
+    shell("ip tuntap add mode tun dev t0");
+    let status = gateway.json(&["load", "--iface", "v0", "--iface", "t0"]);
+    assert_eq!(
+        (&of(&status, "v0")["mode"], &of(&status, "t0")["mode"]),
+        (&json!("native"), &json!("ingress"))
+    );
+    assert_eq!(
+        status["interfaces"].as_array().unwrap().len(),
+        2,
+        "nothing is left of what is gone: {status}"
+    );
     assert_eq!(programs("v0"), ETHERNET);
-    assert_eq!(of(&gateway.json(&["status"]), "v0")["mode"], "native");
+    assert_eq!(programs("t0"), TUNNEL);
 }
 
 #[test]

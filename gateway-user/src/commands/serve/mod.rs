@@ -8,6 +8,8 @@ mod netlink;
 mod report;
 mod watcher;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +20,9 @@ use self::watcher::Watcher;
 use crate::cli::Global;
 use crate::surroundings::Surroundings;
 use crate::table::Table;
+
+/// How long the end may take.
+const LAST: Duration = Duration::from_secs(5);
 
 pub(crate) fn serve(global: &Global) -> Result<()> {
     let pins = global.pins();
@@ -44,8 +49,8 @@ pub(crate) fn serve(global: &Global) -> Result<()> {
         }
     });
     watcher.stop();
-    // A catalog that is just being applied may wait for another command.
-    runtime.shutdown_background();
+    // A catalog that is being applied is applied whole; one that waits for another command is not waited for long.
+    runtime.shutdown_timeout(LAST);
     if served.is_err() && !surroundings.are_pinned() {
         bail!("the gateway at {} was unloaded", pins.folder().display());
     }
