@@ -73,12 +73,12 @@ impl Surroundings {
     pub(crate) fn refresh(&mut self) -> Result<Vec<Interface>> {
         // One writer at a time, or a slower one would bring back what it saw earlier.
         let lock = self.lock()?;
-        let mut programs = self.programs()?;
+        let mut attached = self.attached()?;
         let here = interfaces()?;
         // A program may just have been replaced by a newer one.
-        programs.extend(self.programs()?);
+        attached.extend(self.attached()?);
         let addresses = own_addresses()?.into_iter().map(|address| (Address::from(address), 1)).collect();
-        let ways = ways(&here, &programs);
+        let ways = ways(&here, &attached);
         make(&mut self.local, &addresses).context("cannot note the gateway's own addresses")?;
         make(&mut self.interfaces, &ways.interfaces).context("cannot note the interfaces")?;
         make(&mut self.vlans, &ways.vlans).context("cannot note the VLANs")?;
@@ -86,10 +86,10 @@ impl Surroundings {
         Ok(here)
     }
 
-    /// The programs of the gateway that see frames.
-    fn programs(&self) -> Result<BTreeSet<u32>> {
+    /// Where programs of the gateway see frames, and which.
+    fn attached(&self) -> Result<BTreeSet<(u32, u32)>> {
         let frames = links(&self.pins)?.into_iter().filter(|link| link.hook == Hook::Xdp);
-        Ok(frames.map(|link| link.program).collect())
+        Ok(frames.map(|link| (link.interface, link.program)).collect())
     }
 
     /// Lets every remembered next hop be asked for anew.

@@ -14,8 +14,9 @@ pub(crate) struct Ways {
     pub(crate) vlans: HashMap<Vlan, u32>,
 }
 
-/// Finds the way of each interface. `programs` are those of the gateway that see frames.
-pub(crate) fn ways(interfaces: &[Interface], programs: &BTreeSet<u32>) -> Ways {
+/// Finds the way of each interface. `attached` are the interfaces where a program of the gateway sees frames, and that
+/// program.
+pub(crate) fn ways(interfaces: &[Interface], attached: &BTreeSet<(u32, u32)>) -> Ways {
     let known: HashMap<u32, &Interface> = interfaces.iter().map(|there| (there.index, there)).collect();
     let mut ways = Ways::default();
     for interface in interfaces {
@@ -32,7 +33,7 @@ pub(crate) fn ways(interfaces: &[Interface], programs: &BTreeSet<u32>) -> Ways {
         let way = table::Interface {
             device: device.index,
             // No frame leaves by a VLAN itself: where what is below it is not known, the kernel sends.
-            flags: if below.is_some() { flags(device, programs) } else { flags(device, &BTreeSet::new()) },
+            flags: if below.is_some() { flags(device, attached) } else { flags(device, &BTreeSet::new()) },
             tags: u16::try_from(tags.len()).unwrap_or(0),
             tag,
             link: interface.link,
@@ -60,14 +61,15 @@ fn below<'a>(
     Some((device, tags))
 }
 
-fn flags(device: &Interface, programs: &BTreeSet<u32>) -> u16 {
+fn flags(device: &Interface, attached: &BTreeSet<(u32, u32)>) -> u16 {
     let ethernet = if device.is_ethernet { ETHERNET } else { 0 };
-    let attached = match device.xdp.filter(|xdp| programs.contains(&xdp.program)).map(|xdp| xdp.mode) {
+    let xdp = device.xdp.filter(|xdp| attached.contains(&(device.index, xdp.program)));
+    let program = match xdp.map(|xdp| xdp.mode) {
         Some("native") => NATIVE,
         Some("generic") => GENERIC,
         _ => 0,
     };
-    ethernet | attached
+    ethernet | program
 }
 
 #[cfg(test)]
@@ -118,7 +120,7 @@ mod tests {
 
     fn found(links: &[LinkMessage]) -> Ways {
         let interfaces: Vec<_> = links.iter().map(interface).collect();
-        ways(&interfaces, &BTreeSet::from([OURS]))
+        ways(&interfaces, &BTreeSet::from([(1, OURS), (2, OURS), (3, OURS)]))
     }
 
     fn way(index: u32, device: u32, flags: u16, tags: &[Tag]) -> table::Interface {
@@ -141,11 +143,13 @@ mod tests {
             ethernet(2, XdpAttached::SocketBuffer, OURS),
             ethernet(3, XdpAttached::Driver, OURS + 1),
             link(4, LinkLayerType::None, Vec::new()),
+            ethernet(5, XdpAttached::Driver, OURS),
         ]);
         assert_eq!(ways.interfaces[&1], way(1, 1, ETHERNET | NATIVE, &[]));
         assert_eq!(ways.interfaces[&2], way(2, 2, ETHERNET | GENERIC, &[]));
         assert_eq!(ways.interfaces[&3], way(3, 3, ETHERNET, &[]), "the program there is not the gateway's");
         assert_eq!(ways.interfaces[&4], table::Interface { link: [0; 6], ..way(4, 4, 0, &[]) });
+        assert_eq!(ways.interfaces[&5], way(5, 5, ETHERNET, &[]), "its link is not the gateway's any more");
         assert_eq!(ways.vlans, HashMap::new());
     }
 

@@ -59,6 +59,9 @@ pub(crate) fn load(global: &Global, names: &[String], mode: Mode, max_mappings: 
             } else if !was_loaded {
                 // Nothing was there before, so nothing stays.
                 pins.remove().context("cannot take back what was done before the error below").ok();
+            } else {
+                // No frame may be redirected to what was taken back.
+                refresh(&pins).context("cannot take back what was done before the error below").ok();
             }
             return Err(error);
         }
