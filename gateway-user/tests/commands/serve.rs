@@ -96,6 +96,22 @@ fn a_link_that_goes_down_is_followed() {
 }
 
 #[test]
+fn a_machine_that_stops_forwarding_is_followed() {
+    let paths = Paths::new();
+    let serving = Serving::start(&paths.gateway, &[]);
+    paths.stream().arrives(&paths.device, NEIGHBOUR, BOUND);
+    let begin = Instant::now();
+    shell("sysctl -qw net.ipv4.ip_forward=0");
+    let passed = || paths.gateway.json(&["stats"])["passed"]["by_reason"]["not_forwarding"].as_u64().unwrap();
+    wait_until("a packet that is not forwarded", || {
+        paths.stream().send();
+        passed() > 0
+    });
+    assert!(begin.elapsed() < SOON, "followed after {:?}", begin.elapsed());
+    serving.expect_that("followed", |event| event["routes"].as_u64().unwrap() > 0);
+}
+
+#[test]
 fn changes_are_followed_without_it() {
     let paths = Paths::new();
     assert_eq!(paths.gateway.json(&["status"])["watched"], false);

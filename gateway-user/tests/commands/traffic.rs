@@ -127,6 +127,11 @@ impl Stream<'_> {
         took
     }
 
+    /// Sends one.
+    pub(crate) fn send(&self) {
+        self.from.send(&self.segment(0));
+    }
+
     fn arrives_here(&self, at: &Wire, neighbour: [u8; 6], within: Duration) -> Duration {
         let begin = Instant::now();
         while at.receive().is_some() {}

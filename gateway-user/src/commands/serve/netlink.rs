@@ -10,9 +10,9 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv,
 
 use super::report::Changes;
 
-/// Groups of messages (Linux `enum rtnetlink_groups`): links, neighbours, IPv4 and IPv6 addresses, routes and rules,
-/// and next hops.
-const GROUPS: [u32; 9] = [1, 3, 5, 7, 8, 9, 11, 19, 32];
+/// Groups of messages (Linux `enum rtnetlink_groups`): links, neighbours, IPv4 and IPv6 addresses, routes, rules and
+/// settings such as forwarding, and next hops.
+const GROUPS: [u32; 11] = [1, 3, 5, 7, 8, 9, 11, 19, 24, 25, 32];
 /// Messages that mean nothing by themselves, and the one that says that some are missing (Linux `NLMSG_*`).
 const OVERRUN: u16 = 4;
 const CONTROL: std::ops::RangeInclusive<u16> = 0..=15;
@@ -121,10 +121,10 @@ mod tests {
 
     #[test]
     fn messages_are_counted_by_what_they_are_about() {
-        // New and gone: link, address, route, neighbour, rule, next hop.
-        let kinds = [16, 17, 20, 21, 24, 25, 28, 29, 32, 33, 104, 105];
+        // New and gone: link, address, route, neighbour, rule, setting, next hop.
+        let kinds = [16, 17, 20, 21, 24, 25, 28, 29, 32, 33, 80, 81, 104, 105];
         let messages: Vec<u8> = kinds.iter().flat_map(|&kind| message(kind, 5)).collect();
-        let expected = Changes { links: 2, addresses: 2, neighbours: 2, routes: 6, lost: false };
+        let expected = Changes { links: 2, addresses: 2, neighbours: 2, routes: 8, lost: false };
         assert_eq!(counted(&messages), expected);
         assert_eq!(counted(&message(3, 4)), Changes::default(), "an end of a list is no change");
     }

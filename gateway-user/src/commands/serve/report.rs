@@ -37,7 +37,7 @@ pub(super) struct Changes {
     pub(super) links: usize,
     pub(super) addresses: usize,
     pub(super) neighbours: usize,
-    /// Routes, rules and next hops.
+    /// Routes, rules, next hops and settings.
     pub(super) routes: usize,
     /// Messages were lost: everything was looked at again.
     pub(super) lost: bool,
