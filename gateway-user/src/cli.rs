@@ -83,7 +83,7 @@ enum Command {
     Stats,
     /// Shows each packet that is dropped, as it happens, until Ctrl-C: when, why, where it came in, from whom to whom.
     Watch,
-    /// Follows changes of links, addresses, neighbours and routes at once, and the catalog when its file changes.
+    /// Follows changes of links, addresses, neighbours and routes at once, and applies the catalog when its file changes.
     ///
     /// Runs until it is told to end by SIGINT or SIGTERM. Packets flow without it: changes are then followed
     /// within 200 ms, and the catalog when it is applied. Prints `ready` when it follows changes, and what it

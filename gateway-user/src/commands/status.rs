@@ -192,7 +192,11 @@ impl fmt::Display for Status {
         }
         writeln!(f, "loaded at {} (layout {})", self.pin_path.display(), self.layout)?;
         for Attachment { name, hook, mode, prog_id, egress_prog_id, why, .. } in &self.interfaces {
-            write!(f, "  {name}: {hook} {mode}, program {prog_id}: {why}")?;
+            if *mode == "none" {
+                write!(f, "  {name}: {why}")?;
+            } else {
+                write!(f, "  {name}: {hook} {mode}, program {prog_id}: {why}")?;
+            }
             match egress_prog_id {
                 Some(egress) => writeln!(f, "; tcx egress, program {egress}")?,
                 None => writeln!(f)?,

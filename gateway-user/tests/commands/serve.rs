@@ -1,7 +1,8 @@
 //! `lungate serve`: what it follows, and that packets do without it.
 
 use std::fs;
-use std::process::{Child, Command};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -237,6 +238,22 @@ fn it_promises_to_watch_and_takes_that_back() {
     let mut serving = Serving::start(&gateway, &[]);
     assert!(serving.end_by(Signal::INT));
     assert_eq!(control(&gateway, 1), 0);
+}
+
+#[test]
+fn people_read_one_word_when_it_is_ready() {
+    let gateway = Gateway::loaded();
+    let mut command = gateway.lungate(&["serve"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut first).unwrap();
+    shell("ip addr add 10.7.0.1/24 dev d0");
+    let mut said = String::new();
+    BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(first, "ready\n");
+    assert!(said.starts_with("followed changes: "), "{said}");
 }
 
 #[test]
