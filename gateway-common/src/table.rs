@@ -568,6 +568,22 @@ impl Access {
     pub const ALL_BITS: u32 = 160;
 }
 
+/// What user space reads of an answer.
+#[cfg(feature = "user")]
+impl Hop {
+    /// The link address that packets are sent to.
+    pub const fn neighbour(&self) -> [u8; 6] {
+        let [a, b, c, ..] = self.link;
+        let ([a, b], [c, d], [e, f]) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes());
+        [a, b, c, d, e, f]
+    }
+
+    /// When it was asked, in nanoseconds of CLOCK_MONOTONIC_COARSE.
+    pub const fn asked(&self) -> u64 {
+        self.asked
+    }
+}
+
 /// What user space copies in and out of the maps.
 #[cfg(feature = "user")]
 mod pod {
