@@ -21,7 +21,7 @@ const ROUNDS: usize = 9;
 /// Packets of each run.
 const PACKETS: u32 = 1_000_000;
 /// Bytes of the IP packet of a segment without payload.
-const SEGMENT: u16 = 40;
+pub(super) const SEGMENT: u16 = 40;
 
 /// Sizes of tables: small ones are held against the bare program, large ones against their look-ups.
 const SMALL: [u32; 2] = [1, 10_000];

@@ -5,13 +5,16 @@
 //! | [`cost`] | what a packet costs |
 //! | [`rate`] | packets per second |
 //! | [`change`] | changes of the table |
+//! | [`growth`] | how the cost grows, with plots |
 
 mod batch;
 mod change;
 mod cost;
 mod cpu;
+mod growth;
 mod lane;
 mod namespace;
+mod plot;
 mod rate;
 mod report;
 mod segment;
@@ -24,6 +27,9 @@ use anyhow::{Context, Result, ensure};
 use crate::bpf::objects;
 use crate::workspace::{Binaries, root};
 pub use report::{Report, Row};
+
+/// Where the plots are drawn.
+const PLOTS: &str = "docs/bench";
 
 /// Measures the gateway: the rows that have targets, or everything.
 pub fn gateway(binaries: &Binaries, full: bool, json: Option<&Path>) -> Result<()> {
@@ -38,6 +44,10 @@ pub fn gateway(binaries: &Binaries, full: bool, json: Option<&Path>) -> Result<(
     }
     eprintln!("→ cost per packet");
     cost::rows(&objects, full, &mut report.results)?;
+    if full {
+        eprintln!("→ growth of the cost");
+        growth::rows(&objects, &root().join(PLOTS), &mut report.results)?;
+    }
     eprintln!("\n{report}");
     if let Some(path) = json {
         let text = serde_json::to_string_pretty(&report)?;

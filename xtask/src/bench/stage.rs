@@ -299,7 +299,7 @@ fn network(plan: &Plan) -> Result<()> {
          sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
          ip link add h0 address 02:00:00:00:01:01 type veth peer name h1
          ip link add d0 address 02:00:00:00:02:01 type veth peer name d1
-         for i in h0 h1 d0 d1; do ip link set $i up; done
+         for i in h0 h1 d0 d1; do ip link set $i mtu 9000 up; done
          sysctl -qw net.ipv4.ip_forward=1
          ip addr add 10.1.0.1/16 dev h0; ip addr add 10.2.0.1/16 dev d0
          ip -batch - <<END\n{}{}END\n",
