@@ -66,6 +66,8 @@ pub mod map {
     pub const FRAMES: &str = "FRAMES";
     /// Per-CPU array: packets that the receiver has got.
     pub const RECEIVED: &str = "RECEIVED";
+    /// Array with one mapping, for programs that look for none.
+    pub const LINE: &str = "LINE";
     /// Array: the interface that everything is redirected to.
     pub const TARGET: &str = "TARGET";
 }

@@ -96,6 +96,9 @@ enum Bench {
         /// Measures everything, not only what has a target, and draws the plots in 'docs/bench'.
         #[arg(long)]
         full: bool,
+        /// Measures this part only; may be given several times.
+        #[arg(long, value_name = "PART")]
+        only: Vec<bench::Part>,
         /// Installs nothing: says what is missing.
         #[arg(long)]
         no_install: bool,
@@ -145,9 +148,9 @@ fn task(task: Task) -> Result<ExitCode> {
         }
         Task::Demo { keep, json, no_install } => return demonstrate(keep, json, !no_install),
         Task::Test { no_install } => test(!no_install)?,
-        Task::Bench(Bench::Gateway { json, full, no_install }) => {
+        Task::Bench(Bench::Gateway { json, full, only, no_install }) => {
             setup::setup(!no_install)?;
-            bench::gateway(&build()?, full, json.as_deref())?;
+            bench::gateway(&build()?, full, &only, json.as_deref())?;
         }
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds)?,
         Task::Prepush => {

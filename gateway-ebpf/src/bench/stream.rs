@@ -7,7 +7,7 @@ use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use lungate_gateway_common::sample::{FRAMES as FRAME_COUNT, Frame};
 
-use crate::frame::at;
+use crate::made::at;
 
 #[btf_map]
 static FRAMES: Array<Frame, { FRAME_COUNT as usize }> = Array::new();

@@ -19,7 +19,7 @@ use crate::bpf::Objects;
 /// Rounds of each measurement; an odd number, so that one of them is the median.
 const ROUNDS: usize = 9;
 /// Packets of each run.
-const PACKETS: u32 = 1_000_000;
+pub(super) const PACKETS: u32 = 1_000_000;
 /// Bytes of the IP packet of a segment without payload.
 pub(super) const SEGMENT: u16 = 40;
 

@@ -62,7 +62,7 @@ impl Growth<'_> {
         for &(at, plan, length) in points {
             let runs = on_stage(self.objects, plan, |stage| point(stage, length))?;
             for (((name, _), series), runs) in KINDS.iter().zip(&mut series).zip(runs) {
-                let name = format!("{name}, {at} {axis} (over: bare program)");
+                let name = format!("growth: {name}, {at} {axis} (over: bare program)");
                 let Some(row) = Row::new(name, "ns", &runs, Goal::None) else { continue };
                 super::say(&row);
                 let (least, most) =

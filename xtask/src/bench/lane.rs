@@ -16,10 +16,10 @@ use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, xdp::XdpMode};
 use aya::{Ebpf, Pod};
-use lungate_catalog::model::{Catalog, Mapping, MappingState};
+use lungate_catalog::model::{Catalog, Mapping};
 use lungate_gateway_common::sample::{self, End, FIRST_HOST, FRAMES, Frame, Plan};
 use lungate_gateway_common::table::{LAYOUT, control, map};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::namespace::{Namespace, interface};
@@ -112,7 +112,7 @@ impl Lane {
         // A move needs room for the portal that it leaves.
         self.attach_gateway(binary, plan.mappings.max(LEAST_ROOM))?;
         let file = self.folder.path().join("catalog.json");
-        std::fs::write(&file, catalog(plan).to_text()?)?;
+        std::fs::write(&file, catalog(plan)?.to_text()?)?;
         let said = self.lungate(binary, &["--json", "apply", &file.to_string_lossy()])?;
         let control = MapData::from_pin(self.pin(map::CONTROL))?;
         let mut control: Array<_, u64> = Map::Array(control).try_into()?;
@@ -168,14 +168,12 @@ pub(super) fn portal(end: End) -> SocketAddr {
     (Ipv4Addr::from_bits(end.address), end.port).into()
 }
 
-fn catalog(plan: &Plan) -> Catalog {
-    let mapping = |i| Mapping {
-        vip: portal(plan.vip(i)),
-        device: portal(plan.device(i)),
-        state: MappingState::Live,
-        allow: Vec::new(),
-    };
-    Catalog { mappings: (0..plan.mappings).map(mapping).collect(), ..Catalog::empty() }
+fn catalog(plan: &Plan) -> Result<Catalog> {
+    // What else a mapping can say is left as it is where nothing is said.
+    let first: Mapping =
+        serde_json::from_value(json!({ "vip": portal(plan.vip(0)), "device": portal(plan.device(0)) }))?;
+    let mapping = |i| Mapping { vip: portal(plan.vip(i)), device: portal(plan.device(i)), ..first.clone() };
+    Ok(Catalog { mappings: (0..plan.mappings).map(mapping).collect(), ..Catalog::empty() })
 }
 
 /// Attaches a program to an interface of this thread's namespace, and gives the interface's number.

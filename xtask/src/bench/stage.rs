@@ -32,7 +32,20 @@ const LINKS: [[u8; 6]; 2] = [[2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 2, 1]];
 /// The table is never smaller than `lungate load` makes it.
 const LEAST_CAPACITY: u32 = 16_384;
 /// Maps that the programs to compare with read, too.
-const SHARED: [&str; 3] = [map::FORWARD, map::REVERSE, map::TRAFFIC];
+const SHARED: [&str; 12] = [
+    map::FORWARD,
+    map::REVERSE,
+    map::VIPS,
+    map::ACCESS,
+    map::LOCAL,
+    map::INTERFACES,
+    map::VLANS,
+    map::FILTER,
+    map::HOPS,
+    map::CONTROL,
+    map::TRAFFIC,
+    map::REASONS,
+];
 /// A time that does not come.
 const FOR_EVER: u64 = u64::MAX;
 
@@ -192,6 +205,8 @@ impl Stage {
 
         let volumes: Vec<Address> =
             numbers().take(plan.volumes as usize).map(|i| address(plan.vip(i))).collect();
+        let line = table(&mut self.bench, sample::map::LINE)?;
+        Array::<&mut MapData, Mapping>::try_from(line)?.set(0, Mapping::new(devices[0], 0, 0, 0), 0)?;
         self.set(map::VIPS, volumes.into_iter().map(|vip| (vip, 1_u32)))?;
         let own = ["10.1.0.1", "10.2.0.1"].into_iter().filter_map(|own| own.parse::<IpAddr>().ok());
         self.set(map::LOCAL, own.map(|own| (Address::from(own), 1_u32)))?;
@@ -251,7 +266,7 @@ fn load_programs(object: &mut Ebpf) -> Result<()> {
 }
 
 fn table<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
-    object.map_mut(name).with_context(|| format!("the gateway's object has no map {name}"))
+    object.map_mut(name).with_context(|| format!("the object has no map {name}"))
 }
 
 fn hash_map(map: &aya::maps::Map) -> Result<&MapData> {
