@@ -29,12 +29,13 @@ static PLACE: Array<Hop, 1> = Array::new();
 /// The steps, in the order in which they are added.
 const HEADERS: u32 = 1;
 const FILTER: u32 = 2;
-const TABLE: u32 = 3;
-const HOPS: u32 = 4;
-const CLOCK: u32 = 5;
-const WRITE: u32 = 6;
-const COUNT: u32 = 7;
-const SEND: u32 = 8;
+const DECIDE: u32 = 3;
+const TABLE: u32 = 4;
+const HOPS: u32 = 5;
+const CLOCK: u32 = 6;
+const WRITE: u32 = 7;
+const COUNT: u32 = 8;
+const SEND: u32 = 9;
 
 macro_rules! steps {
     ($($name:ident = $steps:ident;)*) => {
@@ -50,6 +51,7 @@ macro_rules! steps {
 steps! {
     step_headers = HEADERS;
     step_filter = FILTER;
+    step_decide = DECIDE;
     step_table = TABLE;
     step_hops = HOPS;
     step_clock = CLOCK;
@@ -76,7 +78,12 @@ struct Known<const STEPS: u32>(Maps);
 impl<const STEPS: u32> Kernel for Known<STEPS> {
     #[inline(always)]
     fn forward(&self, portal: &Portal) -> Option<&Mapping> {
-        if STEPS >= TABLE { self.0.forward(portal) } else { LINE.get(0) }
+        match STEPS {
+            TABLE.. => self.0.forward(portal),
+            DECIDE => LINE.get(0),
+            // No mapping ends the way here.
+            _ => None,
+        }
     }
 
     #[inline(always)]
@@ -86,7 +93,7 @@ impl<const STEPS: u32> Kernel for Known<STEPS> {
 
     #[inline(always)]
     fn is_vip(&self, address: &Address) -> bool {
-        self.0.is_vip(address)
+        STEPS >= DECIDE && self.0.is_vip(address)
     }
 
     #[inline(always)]

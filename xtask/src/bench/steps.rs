@@ -11,10 +11,11 @@ use crate::bpf::Objects;
 /// Rounds; an odd number, so that one of them is the median.
 const ROUNDS: usize = 9;
 /// Programs, each with one step more than the one before it, and that step.
-const STEPS: [(&str, &str); 10] = [
+const STEPS: [(&str, &str); 11] = [
     (BARE, "the bare program"),
     ("step_headers", "reading headers"),
-    ("step_filter", "the filter, and what is decided"),
+    ("step_filter", "ports and the filter"),
+    ("step_decide", "what the mapping and the next hop say"),
     ("step_table", "the look-up in FORWARD"),
     ("step_hops", "the look-up in HOPS"),
     ("step_clock", "clock and generation"),
