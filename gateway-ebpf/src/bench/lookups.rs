@@ -7,7 +7,7 @@ use lungate_gateway_common::gateway::Kernel;
 use lungate_gateway_common::table::{Address, Portal};
 use lungate_gateway_common::verdict::Direction;
 
-use crate::made::at;
+use crate::edge::at;
 use crate::maps::Maps;
 
 /// Where addresses and ports are in a frame with plain IPv4 and TCP headers, in bytes.

@@ -10,12 +10,12 @@
     reason = "the entry points that the macro makes are for the kernel alone"
 )]
 
+mod edge;
 #[path = "../fib.rs"]
 mod fib;
 #[path = "../frame.rs"]
 mod frame;
 mod lookups;
-mod made;
 #[path = "../maps.rs"]
 #[expect(dead_code, reason = "nothing here logs what is dropped")]
 mod maps;
@@ -26,6 +26,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_TX};
 use aya_ebpf::btf_maps::{Array, ProgramArray};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
+use lungate_gateway_common::sample::frame::{ACK, SYN, icmp_error, segment};
 use lungate_gateway_common::sample::{End, Feed, Kind};
 
 #[btf_map]
@@ -33,13 +34,10 @@ static FEED: Array<Feed, 1> = Array::new();
 #[btf_map]
 static NEXT: ProgramArray<1> = ProgramArray::new();
 
-const SYN: u16 = 0x02;
-const ACK: u16 = 0x10;
-
 /// The least that a program can do to send a frame back: it swaps the link addresses.
 #[xdp(frags)]
 pub fn bare(ctx: XdpContext) -> u32 {
-    if made::swap_link(&ctx).is_some() { XDP_TX } else { XDP_ABORTED }
+    if edge::swap_link(&ctx).is_some() { XDP_TX } else { XDP_ABORTED }
 }
 
 /// Makes a new packet in place of the one that is there, and runs the first program of `NEXT` on it.
@@ -62,7 +60,7 @@ fn make(ctx: &XdpContext) -> Option<()> {
     let (host, i) = (plan.host(second), plan.mapping(first));
     let kind = feed.kind;
     if kind == Kind::Icmp as u32 {
-        return made::put_icmp_error(ctx, host, plan.vip(i));
+        return edge::put(ctx, icmp_error(host, plan.vip(i)));
     }
     let (source, destination, flags) = if kind == Kind::Forward as u32 {
         (host, plan.vip(i), ACK)
@@ -73,7 +71,7 @@ fn make(ctx: &XdpContext) -> Option<()> {
     } else {
         (End::stranger(first), End::stranger(second), ACK)
     };
-    made::put_tcp(ctx, source, destination, flags, feed.length as u16)
+    edge::put(ctx, segment(source, destination, flags, feed.length as u16))
 }
 
 #[cfg(target_arch = "bpf")]

@@ -12,7 +12,7 @@ use super::stage::Stage;
 use crate::bpf::Objects;
 
 /// Rounds of each point; an odd number, so that one of them is the median.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 11;
 /// Sizes of tables.
 const MAPPINGS: [u32; 7] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000];
 /// VIPs that a table of [`SPREAD`] mappings is spread over.

@@ -17,13 +17,14 @@ use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, xdp::XdpMode};
 use aya::{Ebpf, Pod};
 use lungate_catalog::model::{Catalog, Mapping};
+use lungate_gateway_common::sample::frame::{ACK, segment};
 use lungate_gateway_common::sample::{self, End, FIRST_HOST, FRAMES, Frame, Plan};
 use lungate_gateway_common::table::{LAYOUT, control, map};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::cpu;
 use super::namespace::{Namespace, interface};
-use super::{cpu, segment};
 use crate::lab::ledger::Ledger;
 use crate::lab::{PIN_ROOTS, mount_bpffs};
 use crate::step::output;
@@ -190,7 +191,10 @@ fn fill(bench: &mut Ebpf, destination: End) -> Result<()> {
     let mut frames: Array<&mut MapData, Words> = map.try_into()?;
     for number in 0..FRAMES {
         let source = End { address: FIRST_HOST, port: 40_000 + u16::try_from(number)? };
-        frames.set(number, Words(segment::frame(source, destination)), 0)?;
+        let mut frame = [0; size_of::<Frame>() / 2];
+        let segment = segment(source, destination, ACK, 40);
+        frame[..segment.len()].copy_from_slice(&segment);
+        frames.set(number, Words(frame), 0)?;
     }
     Ok(())
 }

@@ -18,7 +18,6 @@ mod namespace;
 mod plot;
 mod rate;
 mod report;
-mod segment;
 mod stage;
 mod steps;
 

@@ -108,7 +108,9 @@ impl Stage {
     pub(super) fn fed(&mut self, program: &str, kind: Kind, length: u16, packets: u32) -> Result<f64> {
         let fd = self.program(program)?.fd()?.try_clone()?;
         self.next.set(0, &fd, 0).with_context(|| format!("{program} cannot be run after another"))?;
-        let feed = Feed { plan: self.plan, kind: kind as u32, length: u32::from(length), seed: 0x2545_f491 };
+        // Random numbers go on where the last run has left them, or every run would visit the same mappings.
+        let seed = self.feed.get(&0, 0)?.seed.max(1);
+        let feed = Feed { plan: self.plan, kind: kind as u32, length: u32::from(length), seed };
         self.feed.set(0, feed, 0)?;
         let before = self.reasons()?;
         let (action, time) = self.run("feed", kind, length, packets)?;

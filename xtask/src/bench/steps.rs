@@ -9,7 +9,7 @@ use super::stage::{BARE, GATEWAY};
 use crate::bpf::Objects;
 
 /// Rounds; an odd number, so that one of them is the median.
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 21;
 /// Programs, each with one step more than the one before it, and that step.
 const STEPS: [(&str, &str); 11] = [
     (BARE, "the bare program"),
