@@ -1,4 +1,4 @@
-//! How the cost of a packet grows with mappings, volumes and packet size: rows, and a plot of each.
+//! How the cost of a packet grows with mappings, volumes, hosts and packet size: rows, and a plot of each.
 
 use std::path::Path;
 
@@ -18,6 +18,8 @@ const MAPPINGS: [u32; 7] = [1, 10, 100, 1000, 10_000, 100_000, 1_000_000];
 /// VIPs that a table of [`SPREAD`] mappings is spread over.
 const VOLUMES: [u32; 5] = [10, 100, 1000, 10_000, 100_000];
 const SPREAD: u32 = 100_000;
+/// Hosts of a table of [`SIZED`] mappings, each of which has a way of its own to each of 250 devices.
+const HOSTS: [u32; 5] = [1, 4, 16, 64, 256];
 /// Bytes of IP packets, in a table of [`SIZED`] mappings.
 const LENGTHS: [u16; 6] = [40, 256, 576, 1500, 4096, 9000];
 const SIZED: u32 = 10_000;
@@ -40,6 +42,12 @@ pub(super) fn rows(objects: &Objects, folder: &Path, found: &mut Vec<Row>) -> Re
         &format!("Cost of a packet by VIPs that {SPREAD} mappings are spread over"),
         "VIPs",
         &VOLUMES.map(|volumes| (volumes, Plan { volumes, ..plan(SPREAD) }, SEGMENT)),
+    )?;
+    growth.draw(
+        &folder.join("hosts.svg"),
+        &format!("Cost of a packet by hosts, {SIZED} mappings on 250 devices"),
+        "hosts",
+        &HOSTS.map(|hosts| (hosts, Plan { hosts, ..plan(SIZED) }, SEGMENT)),
     )?;
     growth.draw(
         &folder.join("packet-size.svg"),

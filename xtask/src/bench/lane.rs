@@ -8,8 +8,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -25,8 +23,7 @@ use tempfile::TempDir;
 
 use super::cpu;
 use super::namespace::{Namespace, interface};
-use crate::lab::ledger::Ledger;
-use crate::lab::{PIN_ROOTS, mount_bpffs};
+use super::pins::Pins;
 use crate::step::output;
 
 /// The table is never smaller than `lungate load` makes it.
@@ -42,9 +39,8 @@ pub(super) struct Lane {
     pub(super) gateway: Namespace,
     bench: Ebpf,
     source: u32,
-    pins: PathBuf,
+    pins: Pins,
     folder: TempDir,
-    ledger: Arc<Ledger>,
     // The receiver is attached in it.
     _device: Namespace,
 }
@@ -61,20 +57,15 @@ pub(super) struct Stream {
 impl Lane {
     /// Makes the machines, and attaches the receiver; frames are sent to `destination`.
     pub(super) fn new(object: &Path, destination: End) -> Result<Self> {
-        mount_bpffs()?;
         let (host, gateway, device) = (Namespace::new()?, Namespace::new()?, Namespace::new()?);
         network(&host, &gateway, &device)?;
         let mut bench = super::stage::load_bench(object)?;
         let source = host.within(|| attach(&mut bench, "pass", "eth0"))?;
         device.within(|| attach(&mut bench, "receiver", "eth0"))?;
         fill(&mut bench, destination)?;
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let pins = Path::new(PIN_ROOTS).join(format!("lungate-bench-{}-{number}", std::process::id()));
-        let ledger = Ledger::open();
-        ledger.pins(&pins);
+        let pins = Pins::new()?;
         let folder = tempfile::tempdir()?;
-        Ok(Self { host, gateway, bench, source, pins, folder, ledger, _device: device })
+        Ok(Self { host, gateway, bench, source, pins, folder, _device: device })
     }
 
     /// Lets the gateway redirect everything to the device, untouched.
@@ -91,12 +82,12 @@ impl Lane {
 
     /// `lungate` at the gateway.
     pub(super) fn lungate(&self, binary: &Path, arguments: &[&str]) -> Result<String> {
-        output(self.gateway.command(binary).arg("--pin-root").arg(&self.pins).args(arguments))
+        output(self.gateway.command(binary).arg("--pin-root").arg(self.pins.path()).args(arguments))
     }
 
     /// Where `lungate` pins a map.
     pub(super) fn pin(&self, map: &str) -> PathBuf {
-        self.pins.join(LAYOUT.to_string()).join(map)
+        self.pins.path().join(LAYOUT.to_string()).join(map)
     }
 
     /// Attaches `lungate` to both sides, with room for so many mappings.
@@ -155,12 +146,6 @@ impl Lane {
         let map = self.bench.map(sample::map::RECEIVED).context("the object lacks a map")?;
         let received: PerCpuArray<&MapData, u64> = map.try_into()?;
         Ok(received.get(&0, 0)?.iter().sum())
-    }
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        self.ledger.undo();
     }
 }
 

@@ -15,6 +15,7 @@ mod cpu;
 mod growth;
 mod lane;
 mod namespace;
+mod pins;
 mod plot;
 mod rate;
 mod report;

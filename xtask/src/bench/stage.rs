@@ -19,9 +19,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::batch;
 use super::namespace::interface;
+use super::pins::Pins;
 use crate::bpf::Objects;
-use crate::lab::ledger::{Ledger, remove_pins};
-use crate::lab::{PIN_ROOTS, mount_bpffs};
 use crate::step::output;
 
 /// The gateway's program, and those of the benchmarks' object that it is compared with.
@@ -64,31 +63,24 @@ impl Stage {
     /// Makes the network, loads both objects and fills the table.
     pub(super) fn new(objects: &Objects, plan: Plan) -> Result<Self> {
         network(&plan)?;
-        mount_bpffs()?;
-        let ledger = Ledger::open();
-        let pins = Path::new(PIN_ROOTS).join(format!("lungate-bench-{}", std::process::id()));
-        ledger.pins(&pins);
-        std::fs::create_dir_all(&pins).with_context(|| format!("cannot create {}", pins.display()))?;
         let capacity = plan.mappings.max(LEAST_CAPACITY);
-        let gateway = load(&objects.gateway, &pins, capacity);
-        let bench = gateway.and_then(|gateway| Ok((gateway, load(&objects.bench, &pins, capacity)?)));
-        // They were there so that both objects find the same maps.
-        remove_pins(&pins);
-        let (mut gateway, mut bench) = bench?;
+        // They are pinned for as long as it takes that both objects find the same maps.
+        let pins = Pins::new()?;
+        std::fs::create_dir(pins.path())
+            .with_context(|| format!("cannot create {}", pins.path().display()))?;
+        let mut gateway = load(&objects.gateway, pins.path(), capacity)?;
+        let mut bench = load(&objects.bench, pins.path(), capacity)?;
+        drop(pins);
+        load_programs(&mut gateway)?;
+        load_programs(&mut bench)?;
         let take = |bench: &mut Ebpf, name| bench.take_map(name).context("the object lacks a map");
         let mut stage = Self {
             feed: take(&mut bench, sample::map::FEED)?.try_into()?,
             next: take(&mut bench, sample::map::NEXT)?.try_into()?,
             interfaces: [interface("h0")?, interface("d0")?],
             plan,
-            gateway: {
-                load_programs(&mut gateway)?;
-                gateway
-            },
-            bench: {
-                load_programs(&mut bench)?;
-                bench
-            },
+            gateway,
+            bench,
         };
         stage.attach()?;
         stage.fill()?;
