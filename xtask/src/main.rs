@@ -66,8 +66,8 @@ enum Task {
         #[arg(long)]
         no_install: bool,
     },
-    /// Measures what was built, after the set-up; every figure is held against a baseline of the same run. Takes half
-    /// an hour at most.
+    /// Measures what was built, after the set-up; every figure is held against a baseline of the same run. Takes some
+    /// minutes.
     #[command(subcommand)]
     Bench(Bench),
     /// Feeds the parsers with what a fuzzer finds, after installing cargo-fuzz. A nightly compiler is needed.
@@ -148,10 +148,6 @@ fn task(task: Task) -> Result<ExitCode> {
         }
         Task::Demo { keep, json, no_install } => return demonstrate(keep, json, !no_install),
         Task::Test { no_install } => test(!no_install)?,
-        Task::Bench(Bench::Gateway { json, full, only, no_install }) => {
-            setup::setup(!no_install)?;
-            bench::gateway(&build()?, full, &only, json.as_deref())?;
-        }
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds)?,
         Task::Prepush => {
             setup::setup(true)?;
@@ -168,6 +164,10 @@ fn task(task: Task) -> Result<ExitCode> {
                 bail!("no lab {name:?}; 'cargo xtask lab list' names those that are there");
             }
             lab::take_down(&name);
+        }
+        Task::Bench(Bench::Gateway { json, full, only, no_install }) => {
+            setup::setup(!no_install)?;
+            bench::gateway(&build()?, full, &only, json.as_deref())?;
         }
     }
     Ok(ExitCode::SUCCESS)
