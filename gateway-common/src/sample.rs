@@ -1,6 +1,8 @@
 //! Traffic by formula, for benchmarks: mapping `i` of a table of any size, so that the kernel's side makes packets
 //! for mappings that user space has filled in without a list of them.
 
+pub mod frame;
+
 use crate::table::{Address, Portal};
 
 /// How large a table is, and what it is spread over.
@@ -66,6 +68,8 @@ pub mod map {
     pub const FRAMES: &str = "FRAMES";
     /// Per-CPU array: packets that the receiver has got.
     pub const RECEIVED: &str = "RECEIVED";
+    /// Array with one mapping, for programs that look for none.
+    pub const LINE: &str = "LINE";
     /// Array: the interface that everything is redirected to.
     pub const TARGET: &str = "TARGET";
 }
@@ -149,7 +153,6 @@ fn spread(first: u32, over: u32, i: u32) -> End {
 
 /// A number below a limit, by a random number, without a division.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the product's upper half is below the limit")]
 fn below(random: u32, limit: u32) -> u32 {
     ((random as u64 * limit as u64) >> 32) as u32
 }

@@ -66,8 +66,8 @@ enum Task {
         #[arg(long)]
         no_install: bool,
     },
-    /// Measures what was built, after the set-up; every figure is held against a baseline of the same run. Takes half
-    /// an hour at most.
+    /// Measures what was built, after the set-up; every figure is held against a baseline of the same run. Takes some
+    /// minutes.
     #[command(subcommand)]
     Bench(Bench),
     /// Feeds the parsers with what a fuzzer finds, after installing cargo-fuzz. A nightly compiler is needed.
@@ -96,6 +96,9 @@ enum Bench {
         /// Measures everything, not only what has a target, and draws the plots in 'docs/bench'.
         #[arg(long)]
         full: bool,
+        /// Measures this part only; may be given several times.
+        #[arg(long, value_name = "PART")]
+        only: Vec<bench::Part>,
         /// Installs nothing: says what is missing.
         #[arg(long)]
         no_install: bool,
@@ -145,10 +148,6 @@ fn task(task: Task) -> Result<ExitCode> {
         }
         Task::Demo { keep, json, no_install } => return demonstrate(keep, json, !no_install),
         Task::Test { no_install } => test(!no_install)?,
-        Task::Bench(Bench::Gateway { json, full, no_install }) => {
-            setup::setup(!no_install)?;
-            bench::gateway(&build()?, full, json.as_deref())?;
-        }
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds)?,
         Task::Prepush => {
             setup::setup(true)?;
@@ -165,6 +164,10 @@ fn task(task: Task) -> Result<ExitCode> {
                 bail!("no lab {name:?}; 'cargo xtask lab list' names those that are there");
             }
             lab::take_down(&name);
+        }
+        Task::Bench(Bench::Gateway { json, full, only, no_install }) => {
+            setup::setup(!no_install)?;
+            bench::gateway(&build()?, full, &only, json.as_deref())?;
         }
     }
     Ok(ExitCode::SUCCESS)

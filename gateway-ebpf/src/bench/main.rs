@@ -3,20 +3,30 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![expect(
     missing_docs,
     unreachable_pub,
     reason = "the entry points that the macro makes are for the kernel alone"
 )]
 
+mod edge;
+#[path = "../fib.rs"]
+mod fib;
+#[path = "../frame.rs"]
 mod frame;
 mod lookups;
+#[path = "../maps.rs"]
+#[expect(dead_code, reason = "nothing here logs what is dropped")]
+mod maps;
+mod steps;
 mod stream;
 
 use aya_ebpf::bindings::xdp_action::{XDP_ABORTED, XDP_TX};
 use aya_ebpf::btf_maps::{Array, ProgramArray};
 use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
+use lungate_gateway_common::sample::frame::{ACK, SYN, icmp_error, segment};
 use lungate_gateway_common::sample::{End, Feed, Kind};
 
 #[btf_map]
@@ -24,13 +34,10 @@ static FEED: Array<Feed, 1> = Array::new();
 #[btf_map]
 static NEXT: ProgramArray<1> = ProgramArray::new();
 
-const SYN: u16 = 0x02;
-const ACK: u16 = 0x10;
-
 /// The least that a program can do to send a frame back: it swaps the link addresses.
 #[xdp(frags)]
 pub fn bare(ctx: XdpContext) -> u32 {
-    if frame::swap_link(&ctx).is_some() { XDP_TX } else { XDP_ABORTED }
+    if edge::swap_link(&ctx).is_some() { XDP_TX } else { XDP_ABORTED }
 }
 
 /// Makes a new packet in place of the one that is there, and runs the first program of `NEXT` on it.
@@ -53,7 +60,7 @@ fn make(ctx: &XdpContext) -> Option<()> {
     let (host, i) = (plan.host(second), plan.mapping(first));
     let kind = feed.kind;
     if kind == Kind::Icmp as u32 {
-        return frame::put_icmp_error(ctx, host, plan.vip(i));
+        return edge::put(ctx, icmp_error(host, plan.vip(i)));
     }
     let (source, destination, flags) = if kind == Kind::Forward as u32 {
         (host, plan.vip(i), ACK)
@@ -64,7 +71,7 @@ fn make(ctx: &XdpContext) -> Option<()> {
     } else {
         (End::stranger(first), End::stranger(second), ACK)
     };
-    frame::put_tcp(ctx, source, destination, flags, feed.length as u16)
+    edge::put(ctx, segment(source, destination, flags, feed.length as u16))
 }
 
 #[cfg(target_arch = "bpf")]

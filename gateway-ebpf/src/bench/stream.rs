@@ -7,7 +7,7 @@ use aya_ebpf::macros::{btf_map, xdp};
 use aya_ebpf::programs::XdpContext;
 use lungate_gateway_common::sample::{FRAMES as FRAME_COUNT, Frame};
 
-use crate::frame::at;
+use crate::edge::put;
 
 #[btf_map]
 static FRAMES: Array<Frame, { FRAME_COUNT as usize }> = Array::new();
@@ -33,10 +33,7 @@ fn send(ctx: &XdpContext) -> Option<()> {
         *sent
     };
     let frame = FRAMES.get(number & (FRAME_COUNT - 1))?;
-    let place = at::<Frame>(ctx, 0)?;
-    // SAFETY: `at` has checked the packet's bounds; frames lie at even addresses.
-    unsafe { place.write(*frame) };
-    Some(())
+    put(ctx, *frame)
 }
 
 /// Counts and drops.

@@ -8,24 +8,22 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, xdp::XdpMode};
 use aya::{Ebpf, Pod};
-use lungate_catalog::model::{Catalog, Mapping, MappingState};
+use lungate_catalog::model::{Catalog, Mapping};
+use lungate_gateway_common::sample::frame::{ACK, segment};
 use lungate_gateway_common::sample::{self, End, FIRST_HOST, FRAMES, Frame, Plan};
 use lungate_gateway_common::table::{LAYOUT, control, map};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::cpu;
 use super::namespace::{Namespace, interface};
-use super::{cpu, segment};
-use crate::lab::ledger::Ledger;
-use crate::lab::{PIN_ROOTS, mount_bpffs};
+use super::pins::Pins;
 use crate::step::output;
 
 /// The table is never smaller than `lungate load` makes it.
@@ -41,9 +39,8 @@ pub(super) struct Lane {
     pub(super) gateway: Namespace,
     bench: Ebpf,
     source: u32,
-    pins: PathBuf,
+    pins: Pins,
     folder: TempDir,
-    ledger: Arc<Ledger>,
     // The receiver is attached in it.
     _device: Namespace,
 }
@@ -60,20 +57,15 @@ pub(super) struct Stream {
 impl Lane {
     /// Makes the machines, and attaches the receiver; frames are sent to `destination`.
     pub(super) fn new(object: &Path, destination: End) -> Result<Self> {
-        mount_bpffs()?;
         let (host, gateway, device) = (Namespace::new()?, Namespace::new()?, Namespace::new()?);
         network(&host, &gateway, &device)?;
         let mut bench = super::stage::load_bench(object)?;
         let source = host.within(|| attach(&mut bench, "pass", "eth0"))?;
         device.within(|| attach(&mut bench, "receiver", "eth0"))?;
         fill(&mut bench, destination)?;
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let pins = Path::new(PIN_ROOTS).join(format!("lungate-bench-{}-{number}", std::process::id()));
-        let ledger = Ledger::open();
-        ledger.pins(&pins);
+        let pins = Pins::new()?;
         let folder = tempfile::tempdir()?;
-        Ok(Self { host, gateway, bench, source, pins, folder, ledger, _device: device })
+        Ok(Self { host, gateway, bench, source, pins, folder, _device: device })
     }
 
     /// Lets the gateway redirect everything to the device, untouched.
@@ -90,12 +82,12 @@ impl Lane {
 
     /// `lungate` at the gateway.
     pub(super) fn lungate(&self, binary: &Path, arguments: &[&str]) -> Result<String> {
-        output(self.gateway.command(binary).arg("--pin-root").arg(&self.pins).args(arguments))
+        output(self.gateway.command(binary).arg("--pin-root").arg(self.pins.path()).args(arguments))
     }
 
     /// Where `lungate` pins a map.
     pub(super) fn pin(&self, map: &str) -> PathBuf {
-        self.pins.join(LAYOUT.to_string()).join(map)
+        self.pins.path().join(LAYOUT.to_string()).join(map)
     }
 
     /// Attaches `lungate` to both sides, with room for so many mappings.
@@ -112,7 +104,7 @@ impl Lane {
         // A move needs room for the portal that it leaves.
         self.attach_gateway(binary, plan.mappings.max(LEAST_ROOM))?;
         let file = self.folder.path().join("catalog.json");
-        std::fs::write(&file, catalog(plan).to_text()?)?;
+        std::fs::write(&file, catalog(plan)?.to_text()?)?;
         let said = self.lungate(binary, &["--json", "apply", &file.to_string_lossy()])?;
         let control = MapData::from_pin(self.pin(map::CONTROL))?;
         let mut control: Array<_, u64> = Map::Array(control).try_into()?;
@@ -157,25 +149,17 @@ impl Lane {
     }
 }
 
-impl Drop for Lane {
-    fn drop(&mut self) {
-        self.ledger.undo();
-    }
-}
-
 /// A portal as the tools write it.
 pub(super) fn portal(end: End) -> SocketAddr {
     (Ipv4Addr::from_bits(end.address), end.port).into()
 }
 
-fn catalog(plan: &Plan) -> Catalog {
-    let mapping = |i| Mapping {
-        vip: portal(plan.vip(i)),
-        device: portal(plan.device(i)),
-        state: MappingState::Live,
-        allow: Vec::new(),
-    };
-    Catalog { mappings: (0..plan.mappings).map(mapping).collect(), ..Catalog::empty() }
+fn catalog(plan: &Plan) -> Result<Catalog> {
+    // What else a mapping can say is left as it is where nothing is said.
+    let first: Mapping =
+        serde_json::from_value(json!({ "vip": portal(plan.vip(0)), "device": portal(plan.device(0)) }))?;
+    let mapping = |i| Mapping { vip: portal(plan.vip(i)), device: portal(plan.device(i)), ..first.clone() };
+    Ok(Catalog { mappings: (0..plan.mappings).map(mapping).collect(), ..Catalog::empty() })
 }
 
 /// Attaches a program to an interface of this thread's namespace, and gives the interface's number.
@@ -192,7 +176,10 @@ fn fill(bench: &mut Ebpf, destination: End) -> Result<()> {
     let mut frames: Array<&mut MapData, Words> = map.try_into()?;
     for number in 0..FRAMES {
         let source = End { address: FIRST_HOST, port: 40_000 + u16::try_from(number)? };
-        frames.set(number, Words(segment::frame(source, destination)), 0)?;
+        let mut frame = [0; size_of::<Frame>() / 2];
+        let segment = segment(source, destination, ACK, 40);
+        frame[..segment.len()].copy_from_slice(&segment);
+        frames.set(number, Words(frame), 0)?;
     }
     Ok(())
 }

@@ -10,11 +10,11 @@ use crate::bpf::Objects;
 use crate::workspace::Binaries;
 
 /// Rounds; an odd number, so that one of them is the median.
-const ROUNDS: usize = 9;
-/// Frames of the first run, which says how many take a second.
+const ROUNDS: usize = 15;
+/// Frames of the first run, which says how many the others take.
 const FIRST: u32 = 200_000;
 /// How long a run takes, in seconds.
-const SECONDS: f64 = 1.0;
+const SECONDS: f64 = 0.5;
 /// The gateway against nftables with conntrack, and against the least that a program can do.
 const OVER_DNAT: f64 = 4.0;
 const OF_REDIRECT: f64 = 0.75;
@@ -130,8 +130,8 @@ pub(super) fn rows(objects: &Objects, binaries: &Binaries, full: bool, found: &m
     Ok(())
 }
 
-/// The frames that take about a second.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a second's frames fit 32 bits")]
+/// The frames that take about [`SECONDS`].
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "that many fit 32 bits")]
 fn calibrate(lane: &Lane) -> Result<u32> {
     let Stream { per_second, lost } = lane.stream(FIRST)?;
     ensure!(lost < 1.0, "the device has got none of {FIRST} packets");

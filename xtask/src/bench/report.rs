@@ -144,8 +144,6 @@ fn machine() -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may panic")]
-
     use super::*;
 
     const RUNS: [Run; 5] = [(10.0, 4.0), (9.0, 3.0), (20.0, 10.0), (12.0, 4.0), (50.0, 10.0)];

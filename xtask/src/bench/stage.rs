@@ -19,9 +19,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::batch;
 use super::namespace::interface;
+use super::pins::Pins;
 use crate::bpf::Objects;
-use crate::lab::ledger::{Ledger, remove_pins};
-use crate::lab::{PIN_ROOTS, mount_bpffs};
 use crate::step::output;
 
 /// The gateway's program, and those of the benchmarks' object that it is compared with.
@@ -32,7 +31,20 @@ const LINKS: [[u8; 6]; 2] = [[2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 2, 1]];
 /// The table is never smaller than `lungate load` makes it.
 const LEAST_CAPACITY: u32 = 16_384;
 /// Maps that the programs to compare with read, too.
-const SHARED: [&str; 3] = [map::FORWARD, map::REVERSE, map::TRAFFIC];
+const SHARED: [&str; 12] = [
+    map::FORWARD,
+    map::REVERSE,
+    map::VIPS,
+    map::ACCESS,
+    map::LOCAL,
+    map::INTERFACES,
+    map::VLANS,
+    map::FILTER,
+    map::HOPS,
+    map::CONTROL,
+    map::TRAFFIC,
+    map::REASONS,
+];
 /// A time that does not come.
 const FOR_EVER: u64 = u64::MAX;
 
@@ -51,31 +63,24 @@ impl Stage {
     /// Makes the network, loads both objects and fills the table.
     pub(super) fn new(objects: &Objects, plan: Plan) -> Result<Self> {
         network(&plan)?;
-        mount_bpffs()?;
-        let ledger = Ledger::open();
-        let pins = Path::new(PIN_ROOTS).join(format!("lungate-bench-{}", std::process::id()));
-        ledger.pins(&pins);
-        std::fs::create_dir_all(&pins).with_context(|| format!("cannot create {}", pins.display()))?;
         let capacity = plan.mappings.max(LEAST_CAPACITY);
-        let gateway = load(&objects.gateway, &pins, capacity);
-        let bench = gateway.and_then(|gateway| Ok((gateway, load(&objects.bench, &pins, capacity)?)));
-        // They were there so that both objects find the same maps.
-        remove_pins(&pins);
-        let (mut gateway, mut bench) = bench?;
+        // They are pinned for as long as it takes that both objects find the same maps.
+        let pins = Pins::new()?;
+        std::fs::create_dir(pins.path())
+            .with_context(|| format!("cannot create {}", pins.path().display()))?;
+        let mut gateway = load(&objects.gateway, pins.path(), capacity)?;
+        let mut bench = load(&objects.bench, pins.path(), capacity)?;
+        drop(pins);
+        load_programs(&mut gateway)?;
+        load_programs(&mut bench)?;
         let take = |bench: &mut Ebpf, name| bench.take_map(name).context("the object lacks a map");
         let mut stage = Self {
             feed: take(&mut bench, sample::map::FEED)?.try_into()?,
             next: take(&mut bench, sample::map::NEXT)?.try_into()?,
             interfaces: [interface("h0")?, interface("d0")?],
             plan,
-            gateway: {
-                load_programs(&mut gateway)?;
-                gateway
-            },
-            bench: {
-                load_programs(&mut bench)?;
-                bench
-            },
+            gateway,
+            bench,
         };
         stage.attach()?;
         stage.fill()?;
@@ -95,7 +100,9 @@ impl Stage {
     pub(super) fn fed(&mut self, program: &str, kind: Kind, length: u16, packets: u32) -> Result<f64> {
         let fd = self.program(program)?.fd()?.try_clone()?;
         self.next.set(0, &fd, 0).with_context(|| format!("{program} cannot be run after another"))?;
-        let feed = Feed { plan: self.plan, kind: kind as u32, length: u32::from(length), seed: 0x2545_f491 };
+        // Random numbers go on where the last run has left them, or every run would visit the same mappings.
+        let seed = self.feed.get(&0, 0)?.seed.max(1);
+        let feed = Feed { plan: self.plan, kind: kind as u32, length: u32::from(length), seed };
         self.feed.set(0, feed, 0)?;
         let before = self.reasons()?;
         let (action, time) = self.run("feed", kind, length, packets)?;
@@ -192,6 +199,8 @@ impl Stage {
 
         let volumes: Vec<Address> =
             numbers().take(plan.volumes as usize).map(|i| address(plan.vip(i))).collect();
+        let line = table(&mut self.bench, sample::map::LINE)?;
+        Array::<&mut MapData, Mapping>::try_from(line)?.set(0, Mapping::new(devices[0], 0, 0, 0), 0)?;
         self.set(map::VIPS, volumes.into_iter().map(|vip| (vip, 1_u32)))?;
         let own = ["10.1.0.1", "10.2.0.1"].into_iter().filter_map(|own| own.parse::<IpAddr>().ok());
         self.set(map::LOCAL, own.map(|own| (Address::from(own), 1_u32)))?;
@@ -251,7 +260,7 @@ fn load_programs(object: &mut Ebpf) -> Result<()> {
 }
 
 fn table<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
-    object.map_mut(name).with_context(|| format!("the gateway's object has no map {name}"))
+    object.map_mut(name).with_context(|| format!("the object has no map {name}"))
 }
 
 fn hash_map(map: &aya::maps::Map) -> Result<&MapData> {
@@ -299,7 +308,7 @@ fn network(plan: &Plan) -> Result<()> {
          sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
          ip link add h0 address 02:00:00:00:01:01 type veth peer name h1
          ip link add d0 address 02:00:00:00:02:01 type veth peer name d1
-         for i in h0 h1 d0 d1; do ip link set $i up; done
+         for i in h0 h1 d0 d1; do ip link set $i mtu 9000 up; done
          sysctl -qw net.ipv4.ip_forward=1
          ip addr add 10.1.0.1/16 dev h0; ip addr add 10.2.0.1/16 dev d0
          ip -batch - <<END\n{}{}END\n",
