@@ -102,31 +102,25 @@ pub const RETIRED: u32 = 4;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
-    pub(crate) source: Address,
-    pub(crate) destination: Address,
-    pub(crate) ingress: u32,
-    pub(crate) class: u32,
+    source: Address,
+    destination: Address,
+    ingress: u32,
+    class: u32,
 }
 
-/// An answer of the kernel's forwarding table.
+/// An answer of the kernel's forwarding table, as it is kept.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hop {
-    /// The question.
-    pub(crate) way: Way,
-    /// When it was asked: [`control::GENERATION`], and nanoseconds of CLOCK_MONOTONIC_COARSE.
-    pub(crate) generation: u64,
-    pub(crate) asked: u64,
-    /// When a packet last went through the kernel's neighbour table.
-    pub(crate) confirmed: u64,
-    /// The interface to send by; 0 where the kernel must send.
-    pub(crate) interface: u32,
-    /// The largest IP packet that the route takes, in bytes.
-    pub(crate) mtu: u16,
-    /// The tags that the frame gets: how many, and from the outer one on.
-    pub(crate) tags: u16,
-    pub(crate) tag: [Tag; MAX_TAGS],
-    pub(crate) link: [Word; 6],
+    way: Way,
+    generation: u64,
+    asked: u64,
+    confirmed: u64,
+    interface: u32,
+    mtu: u16,
+    tags: u16,
+    tag: [Tag; MAX_TAGS],
+    link: [Word; 6],
     reserved: u32,
 }
 
@@ -248,22 +242,14 @@ impl Address {
     /// An address as it lies in a packet, two bytes at a time.
     #[inline(always)]
     pub const fn from_words(words: [Word; 8]) -> Self {
-        // SAFETY: both are 16 bytes of plain data.
-        Self { bytes: unsafe { core::mem::transmute::<[Word; 8], [u8; 16]>(words) } }
+        let [a, b, c, d, e, f, g, h] = words;
+        Self::from_longs([join(a, b), join(c, d), join(e, f), join(g, h)])
     }
 
     /// An IPv4 address as it lies in a packet, two bytes at a time.
     #[inline(always)]
     pub const fn from_v4_words([high, low]: [Word; 2]) -> Self {
-        Self::from_words([0, 0, 0, 0, 0, 0xffff, high, low])
-    }
-
-    /// Its bytes folded into four, for hashing.
-    #[inline(always)]
-    pub(crate) fn mix(self) -> u32 {
-        // SAFETY: both are 16 bytes of plain data.
-        let [a, b, c, d] = unsafe { core::mem::transmute::<[u8; 16], [u32; 4]>(self.bytes) };
-        a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d
+        Self::from_longs([0, 0, join(0, 0xffff), join(high, low)])
     }
 
     /// Its bytes, two at a time; the last two words are all of an IPv4 address.
@@ -271,6 +257,44 @@ impl Address {
     pub const fn words(self) -> [Word; 8] {
         // SAFETY: both are 16 bytes of plain data.
         unsafe { core::mem::transmute::<[u8; 16], [Word; 8]>(self.bytes) }
+    }
+
+    /// Its bytes, four at a time, as they lie in memory.
+    #[inline(always)]
+    pub const fn longs(self) -> [u32; 4] {
+        // SAFETY: both are 16 bytes of plain data.
+        unsafe { core::mem::transmute::<[u8; 16], [u32; 4]>(self.bytes) }
+    }
+
+    /// Built four bytes at a time: what is written in halves and read whole right away makes the processor wait.
+    #[inline(always)]
+    const fn from_longs(longs: [u32; 4]) -> Self {
+        // SAFETY: both are 16 bytes of plain data.
+        Self { bytes: unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(longs) } }
+    }
+
+    /// Its bytes folded into four, for hashing.
+    #[inline(always)]
+    pub(crate) const fn mix(self) -> u32 {
+        let [a, b, c, d] = self.longs();
+        a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d
+    }
+
+    /// Whether they are equal, four bytes at a time.
+    #[inline(always)]
+    pub(crate) const fn is(self, other: Self) -> bool {
+        let ([a, b, c, d], [e, f, g, h]) = (self.longs(), other.longs());
+        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
+    }
+}
+
+/// Four bytes from two and two, as they lie in memory.
+#[inline(always)]
+const fn join(first: Word, second: Word) -> u32 {
+    if cfg!(target_endian = "little") {
+        first as u32 | (second as u32) << 16
+    } else {
+        (first as u32) << 16 | second as u32
     }
 }
 
@@ -363,9 +387,132 @@ impl Way {
 
     /// Its place in `HOPS`.
     #[inline(always)]
-    pub fn slot(&self) -> u32 {
+    pub const fn slot(&self) -> u32 {
         let (source, destination) = (self.source.mix(), self.destination.mix());
-        (source.wrapping_mul(0x9e37_79b1) ^ destination.wrapping_mul(0x85eb_ca6b)) >> 20 & (HOP_SLOTS - 1)
+        ((source.wrapping_mul(0x9e37_79b1) ^ destination.wrapping_mul(0x85eb_ca6b)) >> 20) & (HOP_SLOTS - 1)
+    }
+
+    /// Where the packet comes from, as it will be.
+    #[inline(always)]
+    pub const fn source(&self) -> Address {
+        self.source
+    }
+
+    /// Where the packet goes, as it will be.
+    #[inline(always)]
+    pub const fn destination(&self) -> Address {
+        self.destination
+    }
+
+    /// The interface that the packet came in by; that of its VLAN where it has tags.
+    #[inline(always)]
+    pub const fn ingress(&self) -> u32 {
+        self.ingress
+    }
+
+    /// TOS or traffic class.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "it was made from one byte")]
+    pub const fn class(&self) -> u8 {
+        self.class as u8
+    }
+
+    #[inline(always)]
+    fn is(&self, other: &Self) -> bool {
+        self.source.is(other.source)
+            && self.destination.is(other.destination)
+            && self.ingress == other.ingress
+            && self.class == other.class
+    }
+}
+
+impl Hop {
+    /// What was learnt at `now` about a way: the interface to send by, how its frames look, and their two link
+    /// addresses, destination first. Without an interface the kernel must send.
+    #[inline(always)]
+    pub fn new(way: &Way, generation: u64, now: u64, mtu: u16) -> Self {
+        Self {
+            way: *way,
+            generation,
+            asked: now,
+            confirmed: now,
+            interface: 0,
+            mtu,
+            tags: 0,
+            tag: [Tag::default(); MAX_TAGS],
+            link: [0; 6],
+            reserved: 0,
+        }
+    }
+
+    /// Sends by an interface, to and from these link addresses.
+    #[inline(always)]
+    pub fn by(mut self, interface: &Interface, link: [Word; 6]) -> Self {
+        (self.interface, self.tags, self.tag) = (interface.device, interface.tags, interface.tag);
+        self.link = link;
+        self
+    }
+
+    /// Whether it answers the question, and is new enough.
+    #[inline(always)]
+    pub fn answers(&self, way: &Way, generation: u64, now: u64, is_watched: bool) -> bool {
+        self.generation == generation
+            && self.way.is(way)
+            && (is_watched || now.wrapping_sub(self.asked) < HOP_LIFE_NS)
+    }
+
+    /// Keeps from an older answer to the same question when it was last confirmed.
+    #[inline(always)]
+    pub fn after(mut self, older: &Self) -> Self {
+        if older.way.is(&self.way) && older.generation == self.generation {
+            self.confirmed = older.confirmed;
+        }
+        self
+    }
+
+    /// Whether the kernel has not looked after the neighbour for long; it is about to.
+    #[inline(always)]
+    pub fn wants_confirmation(&mut self, now: u64) -> bool {
+        let wants = now.wrapping_sub(self.confirmed) >= HOP_CONFIRM_NS;
+        if wants {
+            self.confirmed = now;
+        }
+        wants
+    }
+
+    /// The question.
+    #[inline(always)]
+    pub const fn way(&self) -> &Way {
+        &self.way
+    }
+
+    /// The generation in which it was asked.
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The interface to send by; 0 where the kernel must send.
+    #[inline(always)]
+    pub const fn interface(&self) -> u32 {
+        self.interface
+    }
+
+    /// The largest IP packet that the route takes, in bytes.
+    #[inline(always)]
+    pub const fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// The tags that frames get, from the outer one on, and how many of them.
+    #[inline(always)]
+    pub const fn tags(&self) -> ([Tag; MAX_TAGS], usize) {
+        (self.tag, self.tags as usize)
+    }
+
+    /// The link addresses of destination and source, as they lie in a frame.
+    #[inline(always)]
+    pub const fn link(&self) -> [Word; 6] {
+        self.link
     }
 }
 

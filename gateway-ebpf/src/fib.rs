@@ -1,80 +1,61 @@
 //! The kernel's forwarding table, asked for one packet.
 
-use aya_ebpf::EbpfContext;
+use core::ffi::c_void;
+
 use aya_ebpf::bindings::{
-    BPF_FIB_LKUP_RET_BLACKHOLE, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_NO_NEIGH,
-    BPF_FIB_LKUP_RET_PROHIBIT, BPF_FIB_LKUP_RET_SUCCESS, BPF_FIB_LKUP_RET_UNREACHABLE,
-    bpf_fib_lookup as Lookup,
+    BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
+    BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as Lookup,
 };
 use aya_ebpf::helpers::bpf_fib_lookup;
-use aya_ebpf::programs::XdpContext;
-use lungate_gateway_common::packet::Flow;
-use lungate_gateway_common::table::{Address, Word};
+use lungate_gateway_common::hop::Answer;
+use lungate_gateway_common::table::{Address, Way, Word};
 
 /// Address families (Linux `AF_INET`, `AF_INET6`) and TCP's number.
 const INET: u8 = 2;
 const INET6: u8 = 10;
 const TCP: u8 = 6;
 
-/// Where a packet goes next.
-pub(crate) enum Hop {
-    /// Out of an interface, from and to these link addresses.
-    Known { interface: u32, destination: [Word; 3], source: [Word; 3] },
-    /// The neighbour's link address has to be asked for.
-    NoNeighbour,
-    /// Nowhere.
-    NoRoute,
-    /// Through a link that is too narrow.
-    TooBig,
-    /// The kernel does not forward, or the packet is for itself.
-    NotForwarding,
-}
-
-/// Asks for the way of a packet with these addresses, as it will be.
+/// Asks for the way of a packet of `length` bytes.
 #[inline(always)]
-pub(crate) fn next_hop(ctx: &XdpContext, flow: &Flow, source: Address, destination: Address) -> Hop {
+pub(crate) fn ask(context: *mut c_void, way: &Way, length: u16) -> Answer {
     // SAFETY: the structure is plain data, for which zeros are a value.
     let mut lookup: Lookup = unsafe { core::mem::zeroed() };
-    lookup.family = if flow.is_v6 { INET6 } else { INET };
+    let (source, destination) = (way.source(), way.destination());
     lookup.l4_protocol = TCP;
-    // SAFETY: the context is valid for as long as the program runs.
-    lookup.ifindex = unsafe { (*ctx.ctx).ingress_ifindex };
-    lookup.__bindgen_anon_1.tot_len = flow.length;
-    if flow.is_v6 {
-        lookup.__bindgen_anon_3.ipv6_src = words(source);
-        lookup.__bindgen_anon_4.ipv6_dst = words(destination);
+    lookup.ifindex = way.ingress();
+    lookup.__bindgen_anon_1.tot_len = length;
+    if is_v4(destination) {
+        lookup.family = INET;
+        lookup.__bindgen_anon_2.tos = way.class();
+        lookup.__bindgen_anon_3.ipv4_src = source.longs()[3];
+        lookup.__bindgen_anon_4.ipv4_dst = destination.longs()[3];
     } else {
-        lookup.__bindgen_anon_3.ipv4_src = word(source, 6);
-        lookup.__bindgen_anon_4.ipv4_dst = word(destination, 6);
+        lookup.family = INET6;
+        lookup.__bindgen_anon_2.flowinfo = (u32::from(way.class()) << 20).to_be();
+        lookup.__bindgen_anon_3.ipv6_src = source.longs();
+        lookup.__bindgen_anon_4.ipv6_dst = destination.longs();
     }
     let size = size_of::<Lookup>() as i32;
     // SAFETY: context and structure live through the call, and the size is the structure's.
-    let found = unsafe { bpf_fib_lookup(ctx.as_ptr(), &raw mut lookup, size, 0) };
+    let found = unsafe { bpf_fib_lookup(context, &raw mut lookup, size, 0) };
     match found as u32 {
-        BPF_FIB_LKUP_RET_SUCCESS => Hop::Known {
-            interface: lookup.ifindex,
-            destination: link(lookup.dmac),
-            source: link(lookup.smac),
-        },
-        BPF_FIB_LKUP_RET_NO_NEIGH => Hop::NoNeighbour,
-        BPF_FIB_LKUP_RET_BLACKHOLE | BPF_FIB_LKUP_RET_UNREACHABLE | BPF_FIB_LKUP_RET_PROHIBIT => Hop::NoRoute,
-        BPF_FIB_LKUP_RET_FRAG_NEEDED => Hop::TooBig,
-        _ => Hop::NotForwarding,
+        BPF_FIB_LKUP_RET_SUCCESS => {
+            let ([a, b, c], [d, e, f]) = (link(lookup.dmac), link(lookup.smac));
+            // SAFETY: after an answer the field is the route's MTU.
+            let mtu = unsafe { lookup.__bindgen_anon_1.mtu_result };
+            Answer::By { interface: lookup.ifindex, link: [a, b, c, d, e, f], mtu }
+        }
+        BPF_FIB_LKUP_RET_NO_NEIGH => Answer::NoNeighbour,
+        BPF_FIB_LKUP_RET_FRAG_NEEDED => Answer::TooBig,
+        BPF_FIB_LKUP_RET_FWD_DISABLED => Answer::NotForwarding,
+        _ => Answer::NoRoute,
     }
 }
 
-/// An IPv6 address as the four 32-bit words that the kernel wants, in network byte order.
 #[inline(always)]
-fn words(address: Address) -> [u32; 4] {
-    [word(address, 0), word(address, 2), word(address, 4), word(address, 6)]
-}
-
-/// Four bytes of an address, in network byte order.
-#[inline(always)]
-fn word(address: Address, at: usize) -> u32 {
-    let words = address.words();
-    let ([a, b], [c, d]) = (words[at].to_ne_bytes(), words[at + 1].to_ne_bytes());
-    u32::from_ne_bytes([a, b, c, d])
+fn is_v4(address: Address) -> bool {
+    let [a, b, c, _] = address.longs();
+    a | b == 0 && c == 0xffff_0000_u32.to_le()
 }
 
 #[inline(always)]

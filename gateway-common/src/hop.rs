@@ -1,0 +1,104 @@
+//! Where a packet goes next. The kernel's forwarding table is asked, and its answer is kept for the packets that
+//! follow, for as long as nothing can have changed.
+
+use crate::gateway::Kernel;
+use crate::table::{ETHERNET, GENERIC, Hop, Interface, NATIVE, Way, Word, control};
+use crate::verdict::Reason;
+
+/// What the forwarding table says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Out of an interface, to and from these link addresses (destination first); the route's MTU in bytes.
+    By {
+        /// The interface's index.
+        interface: u32,
+        /// The link addresses, as they lie in a frame.
+        link: [Word; 6],
+        /// The largest IP packet that the route takes, in bytes.
+        mtu: u16,
+    },
+    /// The neighbour's link address has to be asked for.
+    NoNeighbour,
+    /// There is no way.
+    NoRoute,
+    /// Through a link that is too narrow.
+    TooBig,
+    /// The kernel does not forward.
+    NotForwarding,
+}
+
+/// The next hop of a packet of `length` bytes that came in as a frame by the interface `ingress`.
+#[inline(always)]
+pub(crate) fn next<'k>(
+    kernel: &'k impl Kernel,
+    way: &Way,
+    length: u16,
+    ingress: u32,
+) -> Result<&'k Hop, Reason> {
+    let hop = kernel.hop(way.slot()).ok_or(Reason::KernelRoute)?;
+    let (now, generation) = (kernel.now(), kernel.control(control::GENERATION));
+    let is_watched = now < kernel.control(control::WATCHED_UNTIL);
+    if !hop.answers(way, generation, now, is_watched) {
+        let blank = |mtu| Hop::new(way, generation, now, mtu);
+        let learnt = learn(kernel, way, length, ingress, blank)?;
+        *hop = learnt.after(hop);
+    }
+    if length > hop.mtu() {
+        return Err(Reason::TooBig);
+    }
+    if hop.interface() == 0 {
+        return Err(Reason::KernelRoute);
+    }
+    if !is_watched && hop.wants_confirmation(now) {
+        return Err(Reason::Confirm);
+    }
+    Ok(hop)
+}
+
+/// Whether the kernel can send on a packet of `length` bytes.
+#[inline(always)]
+pub(crate) fn fits(kernel: &impl Kernel, way: &Way, length: u16) -> Result<(), Reason> {
+    match kernel.ask(way, length) {
+        Answer::By { .. } | Answer::NoNeighbour => Ok(()),
+        Answer::NoRoute => Err(Reason::NoRoute),
+        Answer::TooBig => Err(Reason::TooBig),
+        Answer::NotForwarding => Err(Reason::NotForwarding),
+    }
+}
+
+/// Asks the forwarding table.
+#[inline(always)]
+fn learn(
+    kernel: &impl Kernel,
+    way: &Way,
+    length: u16,
+    ingress: u32,
+    blank: impl FnOnce(u16) -> Hop,
+) -> Result<Hop, Reason> {
+    match kernel.ask(way, length) {
+        Answer::By { interface, link, mtu } => {
+            let hop = blank(mtu);
+            Ok(match kernel.interface(interface) {
+                Some(interface) if takes_frames(kernel, interface, ingress) => hop.by(interface, link),
+                _ => hop,
+            })
+        }
+        Answer::NoNeighbour => Err(Reason::NoNeighbour),
+        Answer::NoRoute => Err(Reason::NoRoute),
+        Answer::TooBig => Err(Reason::TooBig),
+        Answer::NotForwarding => Err(Reason::NotForwarding),
+    }
+}
+
+/// Whether a frame that came in by one interface can be redirected to another: only a driver that runs a program
+/// takes frames from one, and above the drivers everything is taken. Back to where it came from it always goes.
+#[inline(always)]
+fn takes_frames(kernel: &impl Kernel, to: &Interface, ingress: u32) -> bool {
+    if to.flags & ETHERNET == 0 {
+        return false;
+    }
+    to.device == ingress
+        || to.flags & NATIVE != 0
+        || (to.flags & GENERIC != 0
+            && kernel.interface(ingress).is_some_and(|ingress| ingress.flags & GENERIC != 0))
+}
