@@ -92,7 +92,10 @@ fn check_checksums(frame: &[u8], outcome: &Outcome) {
         && matches!(outcome.action, TX | REDIRECT)
         && !outcome.reasons.contains(&Reason::Arp)
     {
-        let before = if outcome.reasons.contains(&Reason::PortClosed) { Vec::new() } else { faults(frame) };
+        let mut before = faults(frame);
+        if outcome.reasons.contains(&Reason::PortClosed) {
+            before.retain(|fault| *fault != "TCP");
+        }
         let after = faults(&outcome.frame);
         assert!(
             after.iter().all(|fault| before.contains(fault)),
@@ -117,7 +120,7 @@ impl Differences {
     fn look(&mut self, runner: &Runner, index: u64, ingress: u32, frame: &[u8]) {
         let differs = |frame: &[u8]| {
             let (kernel, model) = (runner.outcome(ingress, frame), model::run(&runner.world, ingress, frame));
-            (!are_same(&kernel, &model)).then_some((kernel, model))
+            (kernel != model).then_some((kernel, model))
         };
         let Some((kernel, model)) = differs(frame) else { return };
         let kind = kind_of(&kernel, &model);
@@ -142,19 +145,6 @@ fn kind_of(kernel: &Outcome, model: &Outcome) -> String {
     let of = |outcome: &Outcome| format!("action {} {:?}", outcome.action, outcome.reasons);
     let bytes = if kernel.frame == model.frame { "same bytes" } else { "other bytes" };
     format!("kernel {}, model {}, {bytes}", of(kernel), of(model))
-}
-
-/// Whether two outcomes are the same, in whatever order their reasons were counted.
-fn are_same(kernel: &Outcome, model: &Outcome) -> bool {
-    let sorted = |outcome: &Outcome| {
-        let mut reasons: Vec<_> = outcome.reasons.iter().map(|reason| reason.index()).collect();
-        reasons.sort_unstable();
-        reasons
-    };
-    kernel.action == model.action
-        && kernel.frame == model.frame
-        && kernel.traffic == model.traffic
-        && sorted(kernel) == sorted(model)
 }
 
 /// The frame with as few bytes as still make the difference, and as many of them zero.
@@ -228,32 +218,4 @@ impl Coverage {
 /// How many tags a frame has.
 fn tags_of(frame: &[u8]) -> usize {
     (0..2).take_while(|i| matches!(frame[12 + 4 * i..14 + 4 * i], [0x81, 0x00] | [0x88, 0xa8])).count()
-}
-
-#[test]
-fn tmp_coverage() {
-    let runner = Runner::new(&lines());
-    let generator = Generator::new();
-    let mut coverage = Coverage::default();
-    let n = 200_000;
-    let t = std::time::Instant::now();
-    for i in 0..n {
-        let _ = generator.frame(&mut Rng::new(1, i));
-    }
-    eprintln!("generate {:?}", t.elapsed());
-    let mut k = std::time::Duration::ZERO;
-    let mut m = std::time::Duration::ZERO;
-    for i in 0..n {
-        let (ingress, frame) = generator.frame(&mut Rng::new(1, i));
-        let t = std::time::Instant::now();
-        runner.run(ingress, &frame);
-        k += t.elapsed();
-        let t = std::time::Instant::now();
-        let o = model::run(&runner.world, ingress, &frame);
-        m += t.elapsed();
-        check_checksums(&frame, &o);
-        coverage.add(&frame, &o);
-    }
-    eprintln!("kernel {k:?} model {m:?} all {:?}", t.elapsed());
-    coverage.check(n);
 }

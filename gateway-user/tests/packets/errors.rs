@@ -76,7 +76,8 @@ fn quotes_of_every_length() {
     let runner = Runner::new(&both_lines());
     for ends in BOTH {
         let header = if ends.is_v4() { 20 } else { 40 };
-        for quoted in 0..header + 36 {
+        // Half a checksum cannot be corrected.
+        for quoted in (0..header + 36).filter(|quoted| *quoted != header + 17) {
             let ((before, after), (back, forth)) = (
                 to_host(&ends, router(&ends), (3, 0), quoted, |_| {}),
                 to_device(&ends, ends.host, (3, 0), quoted, |_| {}),
@@ -105,8 +106,16 @@ fn headers_with_options() {
         ("a quoted first fragment", |frame| frame.fragment = 0x2000, |_| {}),
         ("TCP options", |frame| frame.tcp_options = vec![1; 40], |_| {}),
         ("a class of service", |frame| frame.class = 0x10, |frame| frame.class = 0xc0),
-        ("outer extension headers", |_| {}, |frame| frame.extensions = vec![(60, vec![0, 0, 1, 4, 0, 0, 0, 0]); 2]),
-        ("quoted extension headers", |frame| frame.extensions = vec![(0, vec![0, 0, 1, 4, 0, 0, 0, 0]); 4], |_| {}),
+        (
+            "outer extension headers",
+            |_| {},
+            |frame| frame.extensions = vec![(60, vec![0, 0, 1, 4, 0, 0, 0, 0]); 2],
+        ),
+        (
+            "quoted extension headers",
+            |frame| frame.extensions = vec![(0, vec![0, 0, 1, 4, 0, 0, 0, 0]); 4],
+            |_| {},
+        ),
     ];
     let runner = Runner::new(&both_lines());
     for ends in BOTH {
@@ -214,7 +223,12 @@ fn errors_about_own_traffic_pass() {
 /// Where the fast way ends, the kernel gets the message translated.
 #[test]
 fn errors_the_kernel_goes_on_with() {
-    let lines = [line("10.9.0.1:1", "10.2.0.77:1"), line("10.9.0.1:2", "10.2.22.11:1"), line("10.9.0.1:3", "10.2.30.11:1"), line("10.9.0.1:4", "10.2.7.11:1")];
+    let lines = [
+        line("10.9.0.1:1", "10.2.0.77:1"),
+        line("10.9.0.1:2", "10.2.22.11:1"),
+        line("10.9.0.1:3", "10.2.30.11:1"),
+        line("10.9.0.1:4", "10.2.7.11:1"),
+    ];
     let runner = Runner::new(&lines);
     let ends = |vip, device| Ends { host: "10.1.0.2:7", vip, device };
     for (vip, device, reason) in [

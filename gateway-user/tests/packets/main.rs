@@ -4,8 +4,15 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod agree;
+mod ends;
+mod errors;
 mod frame;
 mod generate;
+mod handed;
+mod held;
 mod model;
 mod network;
 mod runner;
+mod segments;
+mod translate;
+mod vlans;

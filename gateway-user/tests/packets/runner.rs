@@ -211,7 +211,7 @@ impl Runner {
     /// A frame of a table: what becomes of it is as the table and as the model say.
     pub(crate) fn expect(&self, what: &str, ingress: u32, frame: &[u8], then: Then) {
         let outcome = self.outcome(ingress, frame);
-        let (action, expected, reasons) = match then {
+        let (action, expected, mut reasons) = match then {
             Then::Redirected(out) => (REDIRECT, out, vec![]),
             Then::SentBack(out) => (TX, out, vec![]),
             Then::RedirectedFor(reason, out) => (REDIRECT, out, vec![reason]),
@@ -222,12 +222,13 @@ impl Runner {
             Then::Handed(reason, out) => (PASS, out, vec![reason]),
             Then::HandedError(reasons, out) => (PASS, out, reasons.to_vec()),
         };
-        let sorted = |mut reasons: Vec<Reason>| {
-            reasons.sort_by_key(|reason| reason.index());
-            reasons
-        };
-        let (found, wanted) = (sorted(outcome.reasons.clone()), sorted(reasons));
-        assert_eq!((outcome.action, &found), (action, &wanted), "{what}: action and reasons; {}", hex(frame));
+        reasons.sort_by_key(|reason| reason.index());
+        assert_eq!(
+            (outcome.action, &outcome.reasons),
+            (action, &reasons),
+            "{what}: action and reasons; {}",
+            hex(frame)
+        );
         assert_eq!(
             hex(&outcome.frame),
             hex(&expected),

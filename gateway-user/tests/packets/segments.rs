@@ -19,14 +19,26 @@ fn rows() -> Vec<Row> {
     let same = |what, options: Vec<u8>| (what, options.clone(), options);
     vec![
         ("alone", OPTION.to_vec(), LOWERED.to_vec()),
-        ("as Linux does", join(&[&OPTION, &[4, 2], time, &[1, 3, 3, 7]]), join(&[&LOWERED, &[4, 2], time, &[1, 3, 3, 7]])),
+        (
+            "as Linux does",
+            join(&[&OPTION, &[4, 2], time, &[1, 3, 3, 7]]),
+            join(&[&LOWERED, &[4, 2], time, &[1, 3, 3, 7]]),
+        ),
         ("at an odd place", join(&[&[1], &OPTION, &[1, 1, 1]]), join(&[&[1], &LOWERED, &[1, 1, 1]])),
         ("behind two bytes", join(&[&[1, 1], &OPTION, &[0, 0]]), join(&[&[1, 1], &LOWERED, &[0, 0]])),
         ("behind three bytes", join(&[&[3, 3, 7], &OPTION, &[0]]), join(&[&[3, 3, 7], &LOWERED, &[0]])),
         ("at the very end", join(&[&[1; 36], &OPTION]), join(&[&[1; 36], &LOWERED])),
-        ("nearly at the end, at an odd place", join(&[&[1; 35], &OPTION, &[0]]), join(&[&[1; 35], &LOWERED, &[0]])),
+        (
+            "nearly at the end, at an odd place",
+            join(&[&[1; 35], &OPTION, &[0]]),
+            join(&[&[1; 35], &LOWERED, &[0]]),
+        ),
         ("behind an unknown option", join(&[&[253, 4, 1, 2], &OPTION]), join(&[&[253, 4, 1, 2], &LOWERED])),
-        ("behind one of its kind with another length", join(&[&[2, 3, 9], &OPTION, &[0]]), join(&[&[2, 3, 9], &LOWERED, &[0]])),
+        (
+            "behind one of its kind with another length",
+            join(&[&[2, 3, 9], &OPTION, &[0]]),
+            join(&[&[2, 3, 9], &LOWERED, &[0]]),
+        ),
         ("jumbo frames", vec![2, 4, 0x23, 0], LOWERED.to_vec()),
         ("one more than it may", vec![2, 4, 0x05, 0x65], LOWERED.to_vec()),
         ("the largest", vec![2, 4, 0xff, 0xff], LOWERED.to_vec()),
@@ -102,9 +114,7 @@ fn handed_packets_are_no_exception() {
         frame.tcp_options = options.to_vec();
         frame.bytes()
     };
-    let handed = Then::Handed(
-        lungate_gateway_common::verdict::Reason::NoNeighbour,
-        frame("10.2.0.77:1", LOWERED),
-    );
+    let handed =
+        Then::Handed(lungate_gateway_common::verdict::Reason::NoNeighbour, frame("10.2.0.77:1", LOWERED));
     runner.expect("no neighbour", H0, &frame("10.9.0.1:1", OPTION), handed);
 }

@@ -114,10 +114,7 @@ fn padding_stays() {
 /// packet goes by the device that its peer is behind, be it the one that it came by.
 #[test]
 fn a_device_beside_the_host_is_answered_where_the_packet_came_from() {
-    let ends = [
-        Ends { device: "10.1.0.11:5005", ..V4 },
-        Ends { device: "[fd01::11]:5005", ..V6 },
-    ];
+    let ends = [Ends { device: "10.1.0.11:5005", ..V4 }, Ends { device: "[fd01::11]:5005", ..V6 }];
     let runner = Runner::new(&ends.map(|ends| ends.line()));
     for ends in ends {
         let (before, after) = ends.to_device();
@@ -136,9 +133,10 @@ fn a_device_beside_the_host_is_answered_where_the_packet_came_from() {
 fn redirects_reach_what_they_can() {
     let lines = [line("10.9.0.1:1", "10.1.6.11:1"), line("[fd09::1]:1", "[fd01:0:0:6::11]:1")];
     let runner = Runner::new(&lines);
-    for (host, vip, device) in
-        [("10.1.6.2:7", "10.9.0.1:1", "10.1.6.11:1"), ("[fd01:0:0:6::2]:7", "[fd09::1]:1", "[fd01:0:0:6::11]:1")]
-    {
+    for (host, vip, device) in [
+        ("10.1.6.2:7", "10.9.0.1:1", "10.1.6.11:1"),
+        ("[fd01:0:0:6::2]:7", "[fd09::1]:1", "[fd01:0:0:6::11]:1"),
+    ] {
         let (before, after) = (Frame::new(host, vip), Frame::new(host, device));
         let sent = leaving(&after, G0, DEVICE).bytes();
         runner.expect("generic to itself", G0, &before.bytes(), Then::SentBack(sent));

@@ -23,12 +23,24 @@ const ROWS: &[Row] = &[
     ("taken away", H0, &[(CUSTOMER, 5)], D0, &[]),
     ("taken away with its priority", H0, &[(CUSTOMER, HIGH | 5)], D0, &[]),
     ("changed", H0, &[(CUSTOMER, 5)], V7, &[(CUSTOMER, 7)]),
-    ("changed, priority stays", H0, &[(CUSTOMER, HIGH | DROPPABLE | 5)], V7, &[(CUSTOMER, HIGH | DROPPABLE | 7)]),
+    (
+        "changed, priority stays",
+        H0,
+        &[(CUSTOMER, HIGH | DROPPABLE | 5)],
+        V7,
+        &[(CUSTOMER, HIGH | DROPPABLE | 7)],
+    ),
     ("one to two", H0, &[(CUSTOMER, HIGH | 5)], Q9, &[(SERVICE, HIGH | 9), (CUSTOMER, 10)]),
     ("added, on the same interface", H0, &[], V5, &[(CUSTOMER, 5)]),
     ("kept, on the same interface", H0, &[(CUSTOMER, 0x6005)], V5, &[(CUSTOMER, 0x6005)]),
     ("two kept", D0, &[(SERVICE, HIGH | 9), (CUSTOMER, 10)], Q9, &[(SERVICE, HIGH | 9), (CUSTOMER, 10)]),
-    ("two to one, with the outer one's priority", D0, &[(SERVICE, 0x4009), (CUSTOMER, 0xa00a)], V7, &[(CUSTOMER, 0x4007)]),
+    (
+        "two to one, with the outer one's priority",
+        D0,
+        &[(SERVICE, 0x4009), (CUSTOMER, 0xa00a)],
+        V7,
+        &[(CUSTOMER, 0x4007)],
+    ),
     ("two taken away", D0, &[(SERVICE, 0x4009), (CUSTOMER, 0xa00a)], D0, &[]),
     ("priority alone stays", H0, &[(CUSTOMER, HIGH)], D0, &[(CUSTOMER, HIGH)]),
     ("a provider's priority alone stays", H0, &[(SERVICE, 0x2000)], D0, &[(SERVICE, 0x2000)]),
@@ -42,7 +54,7 @@ const ROWS: &[Row] = &[
 fn lines() -> Vec<Line> {
     let wires = [D0, V7, Q9, V5, G3].map(Wire::of);
     let lines = wires.into_iter().flat_map(|wire| {
-        let vips = ["10.9.0.1", "fd09::1"].map(|vip| vip.parse().unwrap());
+        let vips: [std::net::IpAddr; 2] = ["10.9.0.1", "fd09::1"].map(|vip| vip.parse().unwrap());
         vips.into_iter().zip(wire.addresses(DEVICE)).map(|(vip, device)| Line {
             vip: (vip, u16::try_from(wire.index).unwrap()).into(),
             device: (device, 5005).into(),

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use lungate_gateway_common::table::ETHERNET;
 use lungate_gateway_common::verdict::Reason;
 
 use super::ip::{Message, Packet};
@@ -20,7 +21,7 @@ pub(super) fn arp(world: &World, logical: u32, link: &Link, frame: &[u8]) -> Opt
     if packet[..8] != REQUEST || sender == target || !world.vips.contains(&address(packet, 24, false)) {
         return None;
     }
-    let own = world.interface(logical)?.link(1);
+    let own = own_link(world, logical)?;
     let mut answer = frame.to_vec();
     answer[0..6].copy_from_slice(asker);
     answer[6..12].copy_from_slice(&own);
@@ -50,28 +51,17 @@ pub(super) fn echo(world: &World, packet: &Packet, message: &Message, frame: &[u
     Some(answer)
 }
 
-/// The answer to a neighbour solicitation for a VIP (RFC 4861, 7.2.3 and 7.2.4), or that it is none; `None` for all other
-/// messages.
+/// The answer to a neighbour solicitation for a VIP (RFC 4861, 7.2.3 and 7.2.4); `None` for all other messages.
 pub(super) fn solicitation(
     world: &World,
     way_in: &WayIn,
     packet: &Packet,
     message: &Message,
     frame: &[u8],
-) -> Option<Result<Outcome, Reason>> {
+) -> Option<Outcome> {
     if !packet.is_v6 || packet.has_options || message.kind != 135 {
         return None;
     }
-    Some(advertisement(world, way_in, packet, message, frame).ok_or(Reason::NotTcp))
-}
-
-fn advertisement(
-    world: &World,
-    way_in: &WayIn,
-    packet: &Packet,
-    message: &Message,
-    frame: &[u8],
-) -> Option<Outcome> {
     let at = packet.carried;
     let IpAddr::V6(source) = packet.source else { return None };
     let body = frame.get(at..at + 32)?;
@@ -81,11 +71,10 @@ fn advertisement(
     if !is_asked || !has_option || !world.vips.contains(&target) {
         return None;
     }
-    let own = world.interface(way_in.logical)?.link(1);
-    let asker = body[26..32].to_vec();
+    let own = own_link(world, way_in.logical)?;
     let old = frame[packet.start + 8..at + 32].to_vec();
     let mut answer = frame.to_vec();
-    answer[0..6].copy_from_slice(&asker);
+    answer.copy_within(6..12, 0);
     answer[6..12].copy_from_slice(&own);
     let (from, to) = packet.address_places();
     answer[from..from + 16].copy_from_slice(&body[8..24]);
@@ -101,7 +90,14 @@ fn advertisement(
     Some(Outcome::answered(answer, Reason::Solicitation))
 }
 
-fn set_hops(frame: &mut [u8], packet: &Packet, hops: u8) {
+/// The link address of an interface that has one.
+fn own_link(world: &World, index: u32) -> Option<[u8; 6]> {
+    let wire = world.interface(index)?;
+    wire.flags.filter(|flags| flags & ETHERNET != 0).map(|_| wire.link(1))
+}
+
+/// Sets the hop limit, and updates the checksum of IPv4's header.
+pub(super) fn set_hops(frame: &mut [u8], packet: &Packet, hops: u8) {
     let at = packet.hops_place();
     match packet.checksum_place() {
         Some(checksum) => {

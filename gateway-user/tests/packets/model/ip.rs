@@ -132,9 +132,7 @@ fn read_v6(frame: &[u8], start: usize) -> Option<Packet> {
         }
         let header = frame.get(packet.carried..)?;
         let length = if next == FRAGMENT { 8 } else { 8 + 8 * usize::from(*header.get(1)?) };
-        if header.len() < length {
-            return None;
-        }
+        header.get(..4)?;
         packet.has_options = true;
         match next {
             ROUTING if header[3] != 0 => return Some(packet),
@@ -189,10 +187,10 @@ pub(super) struct Message {
     pub(super) code: u8,
 }
 
-/// Reads the ICMP header that a packet carries; `None` where the packet's own length belies it.
+/// Reads the ICMP header that a packet carries; `None` where it is not whole.
 pub(super) fn icmp(frame: &[u8], packet: &Packet) -> Result<Option<Message>, Reason> {
     let at = packet.carried;
-    let header = frame.get(at..at + 8).ok_or(Reason::Malformed)?;
+    let header = frame.get(at..at + 2).ok_or(Reason::Malformed)?;
     let is_held = packet.end() <= frame.len() && at + 8 <= packet.end();
     Ok(is_held.then(|| Message { kind: header[0], code: header[1] }))
 }

@@ -84,7 +84,8 @@ fn way_out(
     };
     let flags = |index| world.interface(index).and_then(|wire| wire.flags).unwrap_or(0);
     let out = flags(index);
-    let is_taken = out & NATIVE != 0 || out & GENERIC != 0 && flags(way_in.ingress) & GENERIC != 0;
+    let is_back = world.interface(index).is_some_and(|wire| wire.device == way_in.ingress);
+    let is_taken = is_back || out & NATIVE != 0 || out & GENERIC != 0 && flags(way_in.ingress) & GENERIC != 0;
     match world.interface(index) {
         Some(wire) if out & ETHERNET != 0 && is_taken => Ok((wire, neighbour)),
         _ => Err(Reason::KernelRoute),

@@ -20,19 +20,16 @@ pub(super) struct Link {
     pub(super) end: usize,
 }
 
-/// Reads the link layer of a frame.
-pub(super) fn read(frame: &[u8]) -> Result<Link, Reason> {
+/// Reads the link layer of a frame. Behind two tags a third one is the protocol.
+pub(super) fn read(frame: &[u8]) -> Option<Link> {
     let mut tags = Vec::new();
     let mut at = 12;
     loop {
-        let protocol = word(frame, at).ok_or(Reason::NotIp)?;
-        if protocol != CUSTOMER && protocol != SERVICE {
-            return Ok(Link { tags, protocol, end: at + 2 });
+        let protocol = word(frame, at)?;
+        if tags.len() == 2 || protocol != CUSTOMER && protocol != SERVICE {
+            return Some(Link { tags, protocol, end: at + 2 });
         }
-        if tags.len() == 2 {
-            return Err(Reason::NotIp);
-        }
-        tags.push((protocol, word(frame, at + 2).ok_or(Reason::NotIp)?));
+        tags.push((protocol, word(frame, at + 2)?));
         at += 4;
     }
 }

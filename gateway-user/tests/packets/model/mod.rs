@@ -30,6 +30,7 @@ pub(crate) const REDIRECT: u32 = 4;
 pub(crate) struct Outcome {
     pub(crate) action: u32,
     pub(crate) frame: Vec<u8>,
+    /// In the order of their counters.
     pub(crate) reasons: Vec<Reason>,
     /// What is added to `TRAFFIC`: the mapping's place, the direction and the bytes.
     pub(crate) traffic: Option<(u32, Direction, u64)>,
@@ -50,11 +51,13 @@ impl Outcome {
 
 /// What becomes of a frame that comes in by an interface.
 pub(crate) fn run(world: &World, ingress: u32, frame: &[u8]) -> Outcome {
-    outcome(world, ingress, frame).unwrap_or_else(|reason| Outcome::stopped(frame, reason))
+    let mut outcome = outcome(world, ingress, frame).unwrap_or_else(|reason| Outcome::stopped(frame, reason));
+    outcome.reasons.sort_by_key(|reason| reason.index());
+    outcome
 }
 
 fn outcome(world: &World, ingress: u32, frame: &[u8]) -> Result<Outcome, Reason> {
-    let link = link::read(frame)?;
+    let link = link::read(frame).ok_or(Reason::NotIp)?;
     let logical = link::logical(world, ingress, &link)?;
     match link.protocol {
         link::ARP => return answer::arp(world, logical, &link, frame).ok_or(Reason::NotIp),
@@ -69,8 +72,7 @@ fn outcome(world: &World, ingress: u32, frame: &[u8]) -> Result<Outcome, Reason>
         Body::LaterFragment => Err(Reason::NotTcp),
         Body::Tcp => tcp::outcome(world, &way_in, &packet, frame),
         Body::Icmp => {
-            let message = ip::icmp(frame, &packet)?;
-            if let Some(message) = message {
+            if let Some(message) = ip::icmp(frame, &packet)? {
                 if let Some(outcome) = error::outcome(world, &way_in, &packet, &message, frame)? {
                     return Ok(outcome);
                 }
@@ -78,7 +80,7 @@ fn outcome(world: &World, ingress: u32, frame: &[u8]) -> Result<Outcome, Reason>
                     return Ok(Outcome::answered(frame, Reason::Echo));
                 }
                 if let Some(outcome) = answer::solicitation(world, &way_in, &packet, &message, frame) {
-                    return outcome;
+                    return Ok(outcome);
                 }
             }
             Err(none_of_a_vips(is_to_vip))

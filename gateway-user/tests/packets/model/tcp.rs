@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use lungate_gateway_common::verdict::{Direction, Reason};
 
+use super::answer::set_hops;
 use super::ip::{Packet, Segment};
 use super::leave::{Load, leave};
 use super::world::World;
@@ -88,7 +89,7 @@ fn clamp(frame: &mut [u8], segment: &Segment, mss: u16, checksum: usize) {
                     return;
                 }
                 if kind == 2 && length == 4 {
-                    lower(frame, at + 2, mss, checksum, segment);
+                    return lower(frame, at + 2, mss, checksum, segment);
                 }
                 at += length;
             }
@@ -110,11 +111,11 @@ fn lower(frame: &mut [u8], at: usize, mss: u16, checksum: usize, segment: &Segme
 
 /// A segment for a port of a VIP that is not mapped: the reset that answers it (RFC 9293, 3.10.7.1).
 fn closed(packet: &Packet, segment: &Segment, frame: &[u8]) -> Result<Outcome, Reason> {
+    if packet.is_fragment && !packet.is_v6 {
+        return Err(Reason::Fragment);
+    }
     if segment.flags & RST != 0 || packet.has_options {
         return Err(Reason::NotServed);
-    }
-    if packet.is_fragment {
-        return Err(Reason::Fragment);
     }
     let at = packet.carried;
     let payload = packet.end() - segment.options.end;
@@ -134,18 +135,15 @@ fn closed(packet: &Packet, segment: &Segment, frame: &[u8]) -> Result<Outcome, R
     reset[at + 4..at + 8].copy_from_slice(&sequence.to_be_bytes());
     reset[at + 8..at + 12].copy_from_slice(&acknowledged.to_be_bytes());
     reset[at + 12..at + 20].copy_from_slice(&[5 << 4, flags, 0, 0, 0, 0, 0, 0]);
-    reset[packet.hops_place()] = 64;
-    let start = packet.start;
     let addresses = reset[source..source + 2 * packet.address_length()].to_vec();
     let whole = checksum::whole(&[&addresses, [0, 6, 0, 20].as_slice(), &reset[at..]].concat());
     reset[at + 16..at + 18].copy_from_slice(&whole);
+    set_hops(&mut reset, packet, 64);
+    let start = packet.start;
     if packet.is_v6 {
         reset[start + 4..start + 6].copy_from_slice(&[0, 20]);
     } else {
-        reset[start + 2..start + 4].copy_from_slice(&[0, 40]);
-        reset[start + 10..start + 12].copy_from_slice(&[0, 0]);
-        let whole = checksum::whole(&reset[start..at]);
-        reset[start + 10..start + 12].copy_from_slice(&whole);
+        checksum::write(&mut reset, start + 2, &[0, 40], packet.checksum_place());
     }
     Ok(Outcome::answered(reset, Reason::PortClosed))
 }
