@@ -51,24 +51,29 @@ pub(super) fn echo(world: &World, packet: &Packet, message: &Message, frame: &[u
     Some(answer)
 }
 
-/// The answer to a neighbour solicitation for a VIP (RFC 4861, 7.2.3 and 7.2.4); `None` for all other messages.
+/// The answer to a neighbour solicitation for a VIP (RFC 4861, 7.2.3 and 7.2.4), or that it is none; `None` for all other
+/// messages.
 pub(super) fn solicitation(
     world: &World,
     way_in: &WayIn,
     packet: &Packet,
     message: &Message,
     frame: &[u8],
-) -> Option<Outcome> {
-    if !packet.is_v6 || packet.has_options || message.kind != 135 {
+) -> Option<Result<Outcome, Reason>> {
+    let is_one = (message.kind, message.code, packet.hops) == (135, 0, 255);
+    if !packet.is_v6 || packet.has_options || !is_one {
         return None;
     }
+    Some(advertisement(world, way_in, packet, frame).ok_or(Reason::NotTcp))
+}
+
+fn advertisement(world: &World, way_in: &WayIn, packet: &Packet, frame: &[u8]) -> Option<Outcome> {
     let at = packet.carried;
     let IpAddr::V6(source) = packet.source else { return None };
     let body = frame.get(at..at + 32)?;
     let target = address(body, 8, true);
-    let is_asked = packet.end() >= at + 32 && packet.hops == 255 && message.code == 0;
     let has_option = body[24..26] == [1, 1] && !source.is_unspecified();
-    if !is_asked || !has_option || !world.vips.contains(&target) {
+    if packet.end() < at + 32 || !has_option || !world.vips.contains(&target) {
         return None;
     }
     let own = own_link(world, way_in.logical)?;

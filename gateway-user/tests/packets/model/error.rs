@@ -51,18 +51,18 @@ pub(super) fn outcome(
     // What ICMPv6's checksum covers begins with the addresses; that of ICMP does not.
     let message_checksum = packet.carried + 2;
     let outer = [packet.checksum_place(), packet.is_v6.then_some(message_checksum)];
-    let to = match direction {
+    let ends = match direction {
         Direction::ToHost => {
             write_address(&mut translated, source, entry.peer.ip(), outer);
-            packet.destination
+            (entry.peer.ip(), packet.destination)
         }
         Direction::ToDevice => {
             write_address(&mut translated, destination, entry.peer.ip(), outer);
-            entry.peer.ip()
+            (packet.source, entry.peer.ip())
         }
     };
     rewrite_quote(&mut translated, &quote, direction, entry.peer, message_checksum);
-    Ok(Some(leave(world, way_in, packet, frame, translated, to, Load::Error(reason))))
+    Ok(Some(leave(world, way_in, packet, frame, translated, ends, Load::Error(reason))))
 }
 
 /// The mapping that a quoted packet went through, and where its error is to go.

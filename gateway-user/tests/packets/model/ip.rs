@@ -15,6 +15,10 @@ const OPTIONS: u8 = 60;
 /// How many of them at most.
 const MAX_EXTENSIONS: usize = 4;
 
+/// Where a header begins at most in a frame, and how long a packet is that is no jumbogram.
+const LAST_HEADER: usize = 2047;
+const LONGEST: usize = 65535;
+
 /// What a packet carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Body {
@@ -76,6 +80,7 @@ impl Packet {
 /// Reads the headers of a packet that begins at `start`.
 pub(super) fn read(frame: &[u8], start: usize, is_v6: bool) -> Result<Packet, Reason> {
     let packet = if is_v6 { read_v6(frame, start) } else { read_v4(frame, start) };
+    let packet = packet.filter(|packet| packet.carried <= LAST_HEADER && packet.length <= LONGEST);
     packet.ok_or(Reason::Malformed)
 }
 

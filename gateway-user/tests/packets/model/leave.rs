@@ -19,17 +19,18 @@ pub(super) enum Load {
     Error(Reason),
 }
 
-/// What becomes of a packet that came as `frame` and is now `translated`, all but its hop limit and link layer.
+/// What becomes of a packet that came as `frame` and is now `translated`, all but its hop limit and link layer,
+/// with these addresses.
 pub(super) fn leave(
     world: &World,
     way_in: &WayIn,
     packet: &Packet,
     frame: &[u8],
     translated: Vec<u8>,
-    destination: IpAddr,
+    ends: (IpAddr, IpAddr),
     load: Load,
 ) -> Outcome {
-    let found = way_out(world, way_in, packet, destination);
+    let found = way_out(world, way_in, packet, ends);
     let carried = match load {
         Load::Segment(counter, direction) => Some((counter, direction, packet.length as u64)),
         Load::Error(_) => None,
@@ -70,12 +71,12 @@ fn way_out(
     world: &World,
     way_in: &WayIn,
     packet: &Packet,
-    destination: IpAddr,
+    ends: (IpAddr, IpAddr),
 ) -> Result<(&'static Wire, [u8; 6]), Reason> {
     if packet.hops <= 1 {
         return Err(Reason::HopLimit);
     }
-    let (index, neighbour) = match world.next(way_in.logical, destination, packet.length) {
+    let (index, neighbour) = match world.next(way_in.logical, ends, packet.length) {
         Next::NotForwarding => return Err(Reason::NotForwarding),
         Next::NoRoute => return Err(Reason::NoRoute),
         Next::TooBig => return Err(Reason::TooBig),

@@ -80,7 +80,7 @@ fn outcome(world: &World, ingress: u32, frame: &[u8]) -> Result<Outcome, Reason>
                     return Ok(Outcome::answered(frame, Reason::Echo));
                 }
                 if let Some(outcome) = answer::solicitation(world, &way_in, &packet, &message, frame) {
-                    return Ok(outcome);
+                    return outcome;
                 }
             }
             Err(none_of_a_vips(is_to_vip))

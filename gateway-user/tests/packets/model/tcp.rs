@@ -47,9 +47,12 @@ pub(super) fn outcome(
     if segment.flags & SYN != 0 && entry.mss != 0 {
         clamp(&mut translated, &segment, entry.mss, checksum);
     }
-    let destination = if direction == Direction::ToDevice { entry.peer.ip() } else { packet.destination };
+    let ends = match direction {
+        Direction::ToDevice => (packet.source, entry.peer.ip()),
+        Direction::ToHost => (entry.peer.ip(), packet.destination),
+    };
     let load = Load::Segment(entry.counter, direction);
-    Ok(leave(world, way_in, packet, frame, translated, destination, load))
+    Ok(leave(world, way_in, packet, frame, translated, ends, load))
 }
 
 /// Writes an address and a port where a packet to a device has its destination, or one to a host its source.
@@ -111,7 +114,7 @@ fn lower(frame: &mut [u8], at: usize, mss: u16, checksum: usize, segment: &Segme
 
 /// A segment for a port of a VIP that is not mapped: the reset that answers it (RFC 9293, 3.10.7.1).
 fn closed(packet: &Packet, segment: &Segment, frame: &[u8]) -> Result<Outcome, Reason> {
-    if packet.is_fragment && !packet.is_v6 {
+    if packet.is_fragment {
         return Err(Reason::Fragment);
     }
     if segment.flags & RST != 0 || packet.has_options {

@@ -80,8 +80,11 @@ impl World {
         wire.flags.map(|_| Wire::of(index))
     }
 
-    /// Where a packet of so many bytes goes that came in by an interface.
-    pub(crate) fn next(&self, ingress: u32, destination: IpAddr, length: usize) -> Next {
+    /// Where a packet of so many bytes goes that came in by an interface, with the addresses that it has now.
+    pub(crate) fn next(&self, ingress: u32, (source, destination): (IpAddr, IpAddr), length: usize) -> Next {
+        if stays_on_link(source) || stays_on_link(destination) {
+            return Next::NoRoute;
+        }
         if !Wire::of(ingress).forwards {
             return Next::NotForwarding;
         }
@@ -97,7 +100,7 @@ impl World {
                 // Those of the gateway itself: its own, the broadcast address, and what IPv6 routers all answer to.
                 let is_everybodys = match net {
                     IpNet::V4(net) => destination == IpAddr::V4(net.broadcast()),
-                    IpNet::V6(net) => destination == IpAddr::V6(net.network()),
+                    IpNet::V6(net) => destination == IpAddr::V6(net.network()) && Wire::of(*index).forwards,
                 };
                 if is_everybodys || self.local.contains(&destination) {
                     return Next::NoRoute;
@@ -113,6 +116,14 @@ impl World {
             Some(link) => Next::Known(index, *link),
             None => Next::NoNeighbour,
         }
+    }
+}
+
+/// Whether the kernel forwards nothing from or to an IPv6 address.
+fn stays_on_link(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(v6) => v6.is_multicast() || v6.is_unicast_link_local() || v6.is_loopback(),
     }
 }
 
