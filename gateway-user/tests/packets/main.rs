@@ -4,12 +4,15 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod agree;
+mod answers;
+mod buffers;
 mod ends;
 mod errors;
 mod frame;
 mod generate;
 mod handed;
 mod held;
+mod malformed;
 mod model;
 mod network;
 mod runner;

@@ -38,7 +38,7 @@ pub(super) fn echo(world: &World, packet: &Packet, message: &Message, frame: &[u
     let (request, reply) = if packet.is_v6 { (128, 129) } else { (8, 0) };
     let is_behind_options = packet.is_v6 && packet.has_options;
     let is_request = message.kind == request && message.code == 0;
-    if !is_request || packet.is_fragment || is_behind_options || !world.vips.contains(&packet.destination) {
+    if !is_request || !message.is_whole || is_behind_options || !world.vips.contains(&packet.destination) {
         return None;
     }
     let mut answer = frame.to_vec();
@@ -73,7 +73,8 @@ fn advertisement(world: &World, way_in: &WayIn, packet: &Packet, frame: &[u8]) -
     let body = frame.get(at..at + 32)?;
     let target = address(body, 8, true);
     let has_option = body[24..26] == [1, 1] && !source.is_unspecified();
-    if packet.end() < at + 32 || !has_option || !world.vips.contains(&target) {
+    let is_whole = (at + 32..=frame.len()).contains(&packet.end());
+    if !is_whole || !has_option || !world.vips.contains(&target) {
         return None;
     }
     let own = own_link(world, way_in.logical)?;

@@ -33,7 +33,7 @@ pub(super) fn outcome(
     message: &Message,
     frame: &[u8],
 ) -> Result<Option<Outcome>, Reason> {
-    if packet.is_fragment || !is_error(packet, message) {
+    if !message.is_whole || !is_error(packet, message) {
         return Ok(None);
     }
     let Some(quote) = quote(frame, packet) else { return Ok(None) };

@@ -190,12 +190,14 @@ pub(super) fn tcp(frame: &[u8], packet: &Packet) -> Result<Segment, Reason> {
 pub(super) struct Message {
     pub(super) kind: u8,
     pub(super) code: u8,
+    /// Its header is whole, and the packet's length as true as can be seen.
+    pub(super) is_whole: bool,
 }
 
-/// Reads the ICMP header that a packet carries; `None` where it is not whole.
-pub(super) fn icmp(frame: &[u8], packet: &Packet) -> Result<Option<Message>, Reason> {
+/// Reads the ICMP header that a packet carries.
+pub(super) fn icmp(frame: &[u8], packet: &Packet) -> Result<Message, Reason> {
     let at = packet.carried;
     let header = frame.get(at..at + 2).ok_or(Reason::Malformed)?;
-    let is_held = packet.end() <= frame.len() && at + 8 <= packet.end();
-    Ok(is_held.then(|| Message { kind: header[0], code: header[1] }))
+    let is_whole = packet.end() <= frame.len() && at + 8 <= packet.end();
+    Ok(Message { kind: header[0], code: header[1], is_whole })
 }

@@ -71,21 +71,20 @@ fn outcome(world: &World, ingress: u32, frame: &[u8]) -> Result<Outcome, Reason>
         Body::LaterFragment if is_to_vip => Err(Reason::Fragment),
         Body::LaterFragment => Err(Reason::NotTcp),
         Body::Tcp => tcp::outcome(world, &way_in, &packet, frame),
-        Body::Icmp => {
-            if let Some(message) = ip::icmp(frame, &packet)? {
-                if let Some(outcome) = error::outcome(world, &way_in, &packet, &message, frame)? {
-                    return Ok(outcome);
-                }
-                if let Some(frame) = answer::echo(world, &packet, &message, frame) {
-                    return Ok(Outcome::answered(frame, Reason::Echo));
-                }
-                if let Some(outcome) = answer::solicitation(world, &way_in, &packet, &message, frame) {
-                    return outcome;
-                }
+        Body::Icmp if !packet.is_fragment => {
+            let message = ip::icmp(frame, &packet)?;
+            if let Some(outcome) = error::outcome(world, &way_in, &packet, &message, frame)? {
+                return Ok(outcome);
+            }
+            if let Some(frame) = answer::echo(world, &packet, &message, frame) {
+                return Ok(Outcome::answered(frame, Reason::Echo));
+            }
+            if let Some(outcome) = answer::solicitation(world, &way_in, &packet, &message, frame) {
+                return outcome;
             }
             Err(none_of_a_vips(is_to_vip))
         }
-        Body::Other => Err(none_of_a_vips(is_to_vip)),
+        Body::Icmp | Body::Other => Err(none_of_a_vips(is_to_vip)),
     }
 }
 
