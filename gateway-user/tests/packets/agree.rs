@@ -9,11 +9,11 @@ use lungate_gateway_common::verdict::{Direction, Reason};
 
 use crate::frame::faults;
 use crate::generate::{Generator, Rng, lines};
-use crate::model::{self, Outcome, REDIRECT, TX};
+use crate::model::{self, Outcome, REDIRECT, TX, World};
 use crate::runner::{Runner, hex};
 
 /// What `cargo test` takes.
-const PACKETS: u64 = 1_000_000;
+pub(crate) const PACKETS: u64 = 1_000_000;
 const SEED: u64 = 3720;
 /// Counters are compared after so many packets.
 const CHUNK: u64 = 500;
@@ -23,16 +23,49 @@ const LOOKED_THROUGH: u32 = 60;
 /// Checksums are computed in full in packets of so many bytes at most.
 const LOOKED_AT: usize = 300;
 
+/// A program and its model.
+pub(crate) struct Hook {
+    pub(crate) run: fn(&Runner, u32, &[u8]) -> (u32, Vec<u8>),
+    pub(crate) model: fn(&World, u32, &[u8]) -> Outcome,
+}
+
 #[test]
 fn kernel_and_model_agree() {
-    let number = |name, default| match std::env::var(name) {
+    let hook = Hook { run: |runner, ingress, frame| runner.run(ingress, frame), model: model::run };
+    let packets = number("LUNGATE_PACKETS", PACKETS);
+    let mut coverage = Coverage::default();
+    let generator = Generator::new();
+    compare_all(
+        &hook,
+        &mut Runner::new(&lines()),
+        packets,
+        |rng| Some(generator.frame(rng)),
+        |frame, outcome| {
+            check_checksums(frame, outcome);
+            coverage.add(frame, outcome);
+        },
+    );
+    coverage.check(packets);
+}
+
+/// A number that the environment may set.
+pub(crate) fn number(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text:?}")),
         Err(_) => default,
-    };
-    let (packets, seed) = (number("LUNGATE_PACKETS", PACKETS), number("LUNGATE_SEED", SEED));
-    let mut runner = Runner::new(&lines());
-    let generator = Generator::new();
-    let (mut coverage, mut differences) = (Coverage::default(), Differences::default());
+    }
+}
+
+/// Compares a program with its model on so many random packets; where a packet is none, there is one less.
+pub(crate) fn compare_all(
+    hook: &Hook,
+    runner: &mut Runner,
+    packets: u64,
+    make: impl Fn(&mut Rng) -> Option<(u32, Vec<u8>)>,
+    mut see: impl FnMut(&[u8], &Outcome),
+) {
+    let seed = number("LUNGATE_SEED", SEED);
+    let mut differences = Differences::default();
     let mut looked_through = 0;
     for start in (0..packets).step_by(usize::try_from(CHUNK).unwrap()) {
         if start >= packets / 2 && start < packets / 2 + CHUNK {
@@ -40,19 +73,16 @@ fn kernel_and_model_agree() {
             runner.filter(filter_for_all());
         }
         let frames: Vec<_> = (start..packets.min(start + CHUNK))
-            .map(|index| generator.frame(&mut Rng::new(seed, index)))
+            .filter_map(|index| Some((index, make(&mut Rng::new(seed, index))?)))
             .collect();
-        let are_equal = compare(&runner, &frames, &mut coverage);
-        if !are_equal {
-            for (index, (ingress, frame)) in (start..).zip(&frames) {
-                differences.look(&runner, index, *ingress, frame);
-            }
-            assert!(
-                !differences.0.is_empty(),
-                "counts differ in the packets from {start} on, of seed {seed}"
-            );
+        if compare(hook, runner, &frames, &mut see) {
+            continue;
         }
-        looked_through += u32::from(!are_equal);
+        for (index, (ingress, frame)) in &frames {
+            differences.look(hook, runner, *index, *ingress, frame);
+        }
+        assert!(!differences.0.is_empty(), "counts differ in the packets from {start} on, of seed {seed}");
+        looked_through += 1;
         if differences.0.len() >= SHOWN || looked_through >= LOOKED_THROUGH {
             break;
         }
@@ -62,17 +92,20 @@ fn kernel_and_model_agree() {
         "seed {seed}:\n{}",
         differences.0.values().cloned().collect::<String>()
     );
-    coverage.check(packets);
 }
 
 /// Whether all is the same for some frames.
-fn compare(runner: &Runner, frames: &[(u32, Vec<u8>)], coverage: &mut Coverage) -> bool {
-    let before = (runner.reasons(), runner.traffic());
-    let (mut reasons, mut traffic) = before;
+fn compare(
+    hook: &Hook,
+    runner: &Runner,
+    frames: &[(u64, (u32, Vec<u8>))],
+    mut see: impl FnMut(&[u8], &Outcome),
+) -> bool {
+    let (mut reasons, mut traffic) = (runner.reasons(), runner.traffic());
     let mut are_equal = true;
-    for (ingress, frame) in frames {
-        let (action, out) = runner.run(*ingress, frame);
-        let expected = model::run(&runner.world, *ingress, frame);
+    for (_, (ingress, frame)) in frames {
+        let (action, out) = (hook.run)(runner, *ingress, frame);
+        let expected = (hook.model)(&runner.world, *ingress, frame);
         are_equal &= action == expected.action && out == expected.frame;
         for reason in &expected.reasons {
             reasons[usize::try_from(reason.index()).unwrap()] += 1;
@@ -83,8 +116,7 @@ fn compare(runner: &Runner, frames: &[(u32, Vec<u8>)], coverage: &mut Coverage) 
             sums[at] += 1;
             sums[at + 1] += bytes;
         }
-        check_checksums(frame, &expected);
-        coverage.add(frame, &expected);
+        see(frame, &expected);
     }
     are_equal && (runner.reasons(), runner.traffic()) == (reasons, traffic)
 }
@@ -120,9 +152,12 @@ fn filter_for_all() -> Filter {
 struct Differences(BTreeMap<String, String>);
 
 impl Differences {
-    fn look(&mut self, runner: &Runner, index: u64, ingress: u32, frame: &[u8]) {
+    fn look(&mut self, hook: &Hook, runner: &Runner, index: u64, ingress: u32, frame: &[u8]) {
         let differs = |frame: &[u8]| {
-            let (kernel, model) = (runner.outcome(ingress, frame), model::run(&runner.world, ingress, frame));
+            let (kernel, model) = (
+                runner.counted(|| (hook.run)(runner, ingress, frame)),
+                (hook.model)(&runner.world, ingress, frame),
+            );
             (kernel != model).then_some((kernel, model))
         };
         let Some((kernel, model)) = differs(frame) else { return };

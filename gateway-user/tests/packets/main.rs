@@ -6,6 +6,8 @@
 mod agree;
 mod answers;
 mod buffers;
+mod cache;
+mod egress;
 mod ends;
 mod errors;
 mod frame;
@@ -18,4 +20,5 @@ mod network;
 mod runner;
 mod segments;
 mod translate;
+mod tunnel;
 mod vlans;

@@ -178,8 +178,13 @@ impl Runner {
 
     /// All that becomes of a frame.
     pub(crate) fn outcome(&self, ingress: u32, frame: &[u8]) -> Outcome {
+        self.counted(|| self.run(ingress, frame))
+    }
+
+    /// What a run gives, with what is counted meanwhile.
+    pub(crate) fn counted(&self, run: impl FnOnce() -> (u32, Vec<u8>)) -> Outcome {
         let before = (self.reasons(), self.traffic());
-        let (action, frame) = self.run(ingress, frame);
+        let (action, frame) = run();
         let after = (self.reasons(), self.traffic());
         let reasons = Reason::ALL.into_iter().flat_map(|reason| {
             let place = usize::try_from(reason.index()).unwrap();

@@ -49,6 +49,8 @@ pub(super) fn leave(
             let frame = if is_failing && is_to_host && !may_be_cut_up { frame.to_vec() } else { translated };
             Outcome { action: PASS, frame, reasons, traffic: carried.filter(|_| !is_failing) }
         }
+        // The kernel routes it, and counts the hop.
+        Ok(_) if way_in.is_tunnel => Outcome { action: PASS, frame: translated, reasons, traffic: carried },
         Ok((wire, neighbour)) => {
             let mut out = translated;
             let hops = packet.hops_place();

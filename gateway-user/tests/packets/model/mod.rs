@@ -56,6 +56,24 @@ pub(crate) fn run(world: &World, ingress: u32, frame: &[u8]) -> Outcome {
     outcome
 }
 
+/// What becomes of a packet that comes in by an interface without link headers. `TX` says that it is sent back.
+pub(crate) fn run_tunnel(world: &World, ingress: u32, packet: &[u8]) -> Outcome {
+    // Behind a header that is nobody's, the way is the same.
+    let protocol = match packet.first().map(|first| first >> 4) {
+        Some(4) => link::IPV4,
+        Some(6) => link::IPV6,
+        _ => return Outcome::stopped(packet, Reason::NotIp),
+    };
+    let frame = [&[0; 12], protocol.to_be_bytes().as_slice(), packet].concat();
+    let link = Link { tags: Vec::new(), protocol, end: 14 };
+    let way_in = WayIn { ingress, logical: ingress, link, is_tunnel: true };
+    let outcome = packet_outcome(world, &way_in, &frame);
+    let mut outcome = outcome.unwrap_or_else(|reason| Outcome::stopped(&frame, reason));
+    outcome.frame.drain(..14);
+    outcome.reasons.sort_by_key(|reason| reason.index());
+    outcome
+}
+
 fn outcome(world: &World, ingress: u32, frame: &[u8]) -> Result<Outcome, Reason> {
     let link = link::read(frame).ok_or(Reason::NotIp)?;
     let logical = link::logical(world, ingress, &link)?;
@@ -64,22 +82,25 @@ fn outcome(world: &World, ingress: u32, frame: &[u8]) -> Result<Outcome, Reason>
         link::IPV4 | link::IPV6 => {}
         _ => return Err(Reason::NotIp),
     }
-    let way_in = WayIn { ingress, logical, link };
+    packet_outcome(world, &WayIn { ingress, logical, link, is_tunnel: false }, frame)
+}
+
+fn packet_outcome(world: &World, way_in: &WayIn, frame: &[u8]) -> Result<Outcome, Reason> {
     let packet = ip::read(frame, way_in.link.end, way_in.link.protocol == link::IPV6)?;
     let is_to_vip = world.vips.contains(&packet.destination);
     match packet.body {
         Body::LaterFragment if is_to_vip => Err(Reason::Fragment),
         Body::LaterFragment => Err(Reason::NotTcp),
-        Body::Tcp => tcp::outcome(world, &way_in, &packet, frame),
+        Body::Tcp => tcp::outcome(world, way_in, &packet, frame),
         Body::Icmp if !packet.is_fragment => {
             let message = ip::icmp(frame, &packet)?;
-            if let Some(outcome) = error::outcome(world, &way_in, &packet, &message, frame)? {
+            if let Some(outcome) = error::outcome(world, way_in, &packet, &message, frame)? {
                 return Ok(outcome);
             }
             if let Some(frame) = answer::echo(world, &packet, &message, frame) {
                 return Ok(Outcome::answered(frame, Reason::Echo));
             }
-            if let Some(outcome) = answer::solicitation(world, &way_in, &packet, &message, frame) {
+            if let Some(outcome) = answer::solicitation(world, way_in, &packet, &message, frame) {
                 return outcome;
             }
             Err(none_of_a_vips(is_to_vip))
@@ -99,6 +120,8 @@ struct WayIn {
     /// The interface that stands for its VLAN, or `ingress`.
     logical: u32,
     link: Link,
+    /// It has no link header.
+    is_tunnel: bool,
 }
 
 /// Two bytes of a frame.
