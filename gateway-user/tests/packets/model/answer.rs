@@ -61,7 +61,7 @@ pub(super) fn solicitation(
     frame: &[u8],
 ) -> Option<Result<Outcome, Reason>> {
     let is_one = (message.kind, message.code, packet.hops) == (135, 0, 255);
-    if !packet.is_v6 || packet.has_options || !is_one {
+    if way_in.is_tunnel || !packet.is_v6 || packet.has_options || !is_one {
         return None;
     }
     Some(advertisement(world, way_in, packet, frame).ok_or(Reason::NotTcp))
@@ -73,7 +73,7 @@ fn advertisement(world: &World, way_in: &WayIn, packet: &Packet, frame: &[u8]) -
     let body = frame.get(at..at + 32)?;
     let target = address(body, 8, true);
     let has_option = body[24..26] == [1, 1] && !source.is_unspecified();
-    let is_whole = !way_in.is_tunnel && (at + 32..=frame.len()).contains(&packet.end());
+    let is_whole = (at + 32..=frame.len()).contains(&packet.end());
     if !is_whole || !has_option || !world.vips.contains(&target) {
         return None;
     }

@@ -41,6 +41,10 @@ pub(super) fn leave(
     };
     match found {
         Err(Reason::NotForwarding) => Outcome::stopped(frame, Reason::NotForwarding),
+        // The kernel routes it in any case, and counts the hop.
+        Ok(_) | Err(Reason::NoNeighbour | Reason::KernelRoute) if way_in.is_tunnel => {
+            Outcome { action: PASS, frame: translated, reasons, traffic: carried }
+        }
         Err(reason) => {
             reasons.push(reason);
             let is_failing = matches!(reason, Reason::HopLimit | Reason::NoRoute | Reason::TooBig);
@@ -49,8 +53,6 @@ pub(super) fn leave(
             let frame = if is_failing && is_to_host && !may_be_cut_up { frame.to_vec() } else { translated };
             Outcome { action: PASS, frame, reasons, traffic: carried.filter(|_| !is_failing) }
         }
-        // The kernel routes it, and counts the hop.
-        Ok(_) if way_in.is_tunnel => Outcome { action: PASS, frame: translated, reasons, traffic: carried },
         Ok((wire, neighbour)) => {
             let mut out = translated;
             let hops = packet.hops_place();
