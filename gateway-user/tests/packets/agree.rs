@@ -17,6 +17,8 @@ pub(crate) const PACKETS: u64 = 1_000_000;
 const SEED: u64 = 3720;
 /// Counters are compared after so many packets.
 const CHUNK: u64 = 500;
+/// From so many on every kind has to be among them.
+const ENOUGH: u64 = 100_000;
 /// Disagreements of a kind are shown once. Looking for them ends with so many kinds, or chunks that have any.
 const SHOWN: usize = 30;
 const LOOKED_THROUGH: u32 = 60;
@@ -45,7 +47,9 @@ fn kernel_and_model_agree() {
             coverage.add(frame, outcome);
         },
     );
-    coverage.check(packets);
+    if packets >= ENOUGH {
+        coverage.check(packets);
+    }
 }
 
 /// A number that the environment may set.
