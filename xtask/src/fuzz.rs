@@ -1,11 +1,13 @@
 //! Runs the fuzz targets of `fuzz/`.
 
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::bpf;
 use crate::step::{self, output};
-use crate::workspace::root;
+use crate::workspace::{cargo, root};
 
 const CARGO_FUZZ: &str = "0.13.2";
 
@@ -26,6 +28,24 @@ pub fn run(target: Option<&str>, seconds: u32) -> Result<()> {
         step::run("build and install cargo-fuzz", &mut install)?;
     }
     run_targets(&wanted, seconds)
+}
+
+/// Sends random packets through the gateway's programs in the kernel and through their model, and fails where the two
+/// differ. The packets are those of a seed, or others each time.
+pub fn compare(packets: u64, seed: Option<u64>) -> Result<()> {
+    bpf::build(&root())?;
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seed = seed.unwrap_or(since_epoch.as_secs());
+    eprintln!("→ {packets} packets of seed {seed}");
+    let mut test = cargo();
+    test.args(["test", "--quiet", "--package", "lungate", "--test", "packets", "--"])
+        .args(["kernel_and_model_agree", "--nocapture"])
+        .env("LUNGATE_PACKETS", packets.to_string())
+        .env("LUNGATE_SEED", seed.to_string());
+    let status = test.status().context("cannot start cargo test")?;
+    ensure!(status.success(), "kernel and model differ, see above ({status})");
+    eprintln!("✓ {packets} packets of seed {seed}, nothing found");
+    Ok(())
 }
 
 /// Runs targets, each for some seconds, from the seeds that are in the repository and from what earlier

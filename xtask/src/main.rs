@@ -71,12 +71,21 @@ enum Task {
     #[command(subcommand)]
     Bench(Bench),
     /// Feeds the parsers with what a fuzzer finds, after installing cargo-fuzz. A nightly compiler is needed.
+    ///
+    /// 'fuzz gateway --packets N' compares the programs in the kernel with their model instead, on random packets.
     Fuzz {
         /// The target, as 'fuzz/fuzz_targets' names it; all of them without it.
         target: Option<String>,
         /// How long each target runs.
         #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
         seconds: u32,
+        /// How many random packets go through the programs in the kernel and through their model.
+        #[arg(long, value_name = "N", requires = "target", conflicts_with = "seconds",
+            value_parser = clap::value_parser!(u64).range(1..))]
+        packets: Option<u64>,
+        /// Which packets: the same number makes the same ones. Without it they are others each time.
+        #[arg(long, value_name = "S", requires = "packets")]
+        seed: Option<u64>,
     },
     /// Runs what a change has to pass: formatting, lints and every test.
     Prepush,
@@ -148,7 +157,13 @@ fn task(task: Task) -> Result<ExitCode> {
         }
         Task::Demo { keep, json, no_install } => return demonstrate(keep, json, !no_install),
         Task::Test { no_install } => test(!no_install)?,
-        Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds)?,
+        Task::Fuzz { target, packets: Some(packets), seed, .. } => {
+            if target.as_deref() != Some("gateway") {
+                bail!("only the gateway takes packets: cargo xtask fuzz gateway --packets {packets}");
+            }
+            fuzz::compare(packets, seed)?;
+        }
+        Task::Fuzz { target, seconds, .. } => fuzz::run(target.as_deref(), seconds)?,
         Task::Prepush => {
             setup::setup(true)?;
             build()?;

@@ -1,150 +1,290 @@
-//! Runs packets through the program in a network namespace of its own, with known neighbours.
-//!
-//! ```text
-//!   hosts 10.1.0.0/24, fd01::/64 ── h0 ── gateway ── d0 ── devices 10.2.0.0/24, fd02::/64
-//! ```
+//! Runs packets through the program in a network namespace of its own, and says all that became of each.
 
-use std::net::SocketAddr;
-use std::process::Command;
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use ipnet::IpNet;
-use lungate_gateway_common::table::{Access, Address, FROZEN, Mapping, Portal, RESTRICTED, Traffic, map};
-use lungate_gateway_common::verdict::Reason;
+use lungate_gateway_common::filter::Filter;
+use lungate_gateway_common::table::{
+    Access, Address, FROZEN, Interface, Mapping, Portal, RESTRICTED, RETIRED, Tag, Traffic, Vlan, control,
+    map,
+};
+use lungate_gateway_common::verdict::{Direction, REASONS, Reason};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-/// Actions of an XDP program.
-pub(crate) const DROP: u32 = 1;
-pub(crate) const PASS: u32 = 2;
-pub(crate) const REDIRECT: u32 = 4;
-
-/// Link addresses of the gateway's interfaces and of its neighbours.
-pub(crate) const H0: [u8; 6] = [2, 0, 0, 0, 1, 1];
-pub(crate) const D0: [u8; 6] = [2, 0, 0, 0, 2, 1];
-pub(crate) const HOST: [u8; 6] = [2, 0, 0, 0, 1, 2];
-pub(crate) const DEVICE: [u8; 6] = [2, 0, 0, 0, 2, 0x11];
-
-const NETWORK: &str = "
-ip link set lo up
-ip link add h0 address 02:00:00:00:01:01 type veth peer name h1
-ip link add d0 address 02:00:00:00:02:01 type veth peer name d1
-for i in h0 h1 d0 d1; do ip link set $i up; done
-sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
-ip addr add 10.1.0.1/24 dev h0; ip addr add 10.2.0.1/24 dev d0
-ip addr add fd01::1/64 dev h0 nodad; ip addr add fd02::1/64 dev d0 nodad
-for a in 10.1.0.2 fd01::2; do ip neigh add $a lladdr 02:00:00:00:01:02 dev h0 nud permanent; done
-for a in 10.2.0.11 fd02::11; do ip neigh add $a lladdr 02:00:00:00:02:11 dev d0 nud permanent; done
-ip route add blackhole 10.2.9.0/24
-";
+use crate::model::{self, DROP, Entry, Outcome, PASS, REDIRECT, TX, World};
+use crate::network::{self, WIRES, Wire};
 
 /// One mapping of a table.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
-    pub(crate) vip: &'static str,
-    pub(crate) device: &'static str,
+    pub(crate) vip: SocketAddr,
+    pub(crate) device: SocketAddr,
     pub(crate) is_frozen: bool,
+    /// The device has been left: only its way back is known.
+    pub(crate) is_retired: bool,
     pub(crate) allow: &'static [&'static str],
+    pub(crate) mss: u16,
 }
 
 /// A line that anybody may use.
-pub(crate) const fn line(vip: &'static str, device: &'static str) -> Line {
-    Line { vip, device, is_frozen: false, allow: &[] }
+pub(crate) fn line(vip: &str, device: &str) -> Line {
+    let (vip, device) = (vip.parse().unwrap(), device.parse().unwrap());
+    Line { vip, device, is_frozen: false, is_retired: false, allow: &[], mss: 0 }
+}
+
+/// What is to become of a frame of a table.
+#[derive(Clone, Debug)]
+pub(crate) enum Then {
+    /// Redirected to another interface, or sent back by the same, as this.
+    Redirected(Vec<u8>),
+    SentBack(Vec<u8>),
+    /// As these two, and counted for a reason.
+    RedirectedFor(Reason, Vec<u8>),
+    SentBackFor(Reason, Vec<u8>),
+    /// Dropped or passed as it came.
+    Stopped(Reason),
+    /// Passed to the kernel as this.
+    Handed(Reason, Vec<u8>),
+    /// As that, an error message.
+    HandedError([Reason; 2], Vec<u8>),
 }
 
 /// A program with a table of its own, in a namespace that ends with the thread.
 pub(crate) struct Runner {
-    ebpf: Ebpf,
+    pub(crate) ebpf: Ebpf,
+    pub(crate) world: World,
+    out: RefCell<Vec<u8>>,
 }
 
 impl Runner {
+    /// The network of the tests with this table. Changes of routes are promised to be counted.
     pub(crate) fn new(lines: &[Line]) -> Self {
         // SAFETY: only the network namespace of this thread changes; no file descriptors are shared anew.
         unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.expect("tests of the gateway need root");
-        let made = Command::new("sh").args(["-ec", NETWORK]).output().unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        network::make();
         let object = std::fs::read(env!("LUNGATE_BPF_OBJECT")).unwrap();
         let mut loader = EbpfLoader::new();
-        for name in [map::FORWARD, map::REVERSE, map::ACCESS, map::TRAFFIC] {
-            loader.map_max_entries(name, 64);
+        for name in [map::FORWARD, map::REVERSE, map::VIPS, map::ACCESS, map::TRAFFIC] {
+            loader.map_max_entries(name, 256);
         }
-        let mut runner = Self { ebpf: loader.load(&object).unwrap() };
+        let ebpf = loader.load(&object).unwrap();
+        let mut runner = Self { ebpf, world: World::new(), out: RefCell::new(vec![0; 1 << 16]) };
         let program: &mut Xdp = runner.ebpf.program_mut("lungate").unwrap().try_into().unwrap();
         program.load().unwrap();
+        let mut filter = Filter::EMPTY;
         for (counter, line) in (0..).zip(lines) {
-            runner.add(counter, line);
+            runner.add(counter, line, &mut filter);
         }
-        for own in ["10.1.0.1", "10.2.0.1", "fd01::1", "fd02::1"] {
-            let mut local: HashMap<&mut MapData, Address, u32> = runner.map(map::LOCAL).try_into().unwrap();
-            local.insert(Address::from(own.parse::<std::net::IpAddr>().unwrap()), 1, 0).unwrap();
-        }
+        runner.filter(filter);
+        runner.describe_network();
+        runner.control(control::WATCHED_UNTIL, u64::MAX);
         runner
     }
 
-    fn add(&mut self, counter: u32, line: &Line) {
-        let (vip, device): (SocketAddr, SocketAddr) =
-            (line.vip.parse().unwrap(), line.device.parse().unwrap());
-        let restricted = if line.allow.is_empty() { 0 } else { RESTRICTED };
-        let flags = restricted | if line.is_frozen { FROZEN } else { 0 };
-        for (name, key, peer) in [(map::FORWARD, vip, device), (map::REVERSE, device, vip)] {
-            let mut table: HashMap<&mut MapData, Portal, Mapping> = self.map(name).try_into().unwrap();
-            table.insert(Portal::from(key), Mapping::new(peer.into(), flags, counter), 0).unwrap();
+    fn add(&mut self, counter: u32, line: &Line, filter: &mut Filter) {
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        let flags = flag(!line.allow.is_empty(), RESTRICTED)
+            | flag(line.is_frozen, FROZEN)
+            | flag(line.is_retired, RETIRED);
+        let nets: Vec<IpNet> = line.allow.iter().map(|net| net.parse().unwrap()).collect();
+        let entry = |peer| Entry {
+            peer,
+            counter,
+            is_frozen: line.is_frozen,
+            allow: (!nets.is_empty()).then(|| nets.clone()),
+            mss: line.mss,
+        };
+        let mapping = |peer: SocketAddr| Mapping::new(peer.into(), flags, counter, line.mss);
+        let (vip, device) = (line.vip, line.device);
+        self.table(map::REVERSE).insert(Portal::from(device), mapping(vip), 0).unwrap();
+        self.world.reverse.insert(device, entry(vip));
+        filter.add_device(device.ip().into());
+        filter.add_vip(vip.ip().into());
+        if !line.is_retired {
+            self.table(map::FORWARD).insert(Portal::from(vip), mapping(device), 0).unwrap();
+            self.world.forward.insert(vip, entry(device));
+            self.addresses(map::VIPS).insert(Address::from(vip.ip()), 1, 0).unwrap();
+            self.world.vips.insert(vip.ip());
         }
-        for prefix in line.allow {
-            let net: IpNet = prefix.parse().unwrap();
+        for net in nets {
             let bits = Access::prefix_bits(net.prefix_len(), net.addr().is_ipv4());
             let mut access: LpmTrie<&mut MapData, Access, u32> = self.map(map::ACCESS).try_into().unwrap();
             access.insert(&Key::new(bits, Access::new(counter, net.network().into())), 1, 0).unwrap();
         }
     }
 
-    /// What becomes of a frame, and what it is then.
-    pub(crate) fn run(&self, frame: &[u8]) -> (u32, Vec<u8>) {
+    fn describe_network(&mut self) {
+        for own in WIRES.iter().flat_map(|wire| wire.addresses(1)) {
+            self.addresses(map::LOCAL).insert(Address::from(own), 1, 0).unwrap();
+        }
+        for wire in &WIRES {
+            self.describe(wire);
+        }
+        let vlans: Vec<_> =
+            self.world.vlans.iter().map(|((parent, tags), to)| (*parent, tag(tags), *to)).collect();
+        for (parent, (_, tag), to) in vlans {
+            let mut known: HashMap<&mut MapData, Vlan, u32> = self.map(map::VLANS).try_into().unwrap();
+            known.insert(Vlan { parent, tag }, to, 0).unwrap();
+        }
+    }
+
+    fn describe(&mut self, wire: &Wire) {
+        let Some(flags) = wire.flags else { return };
+        let (tags, tag) = tag(wire.tags);
+        let entry = Interface { device: wire.device, flags, tags, tag, link: wire.link(1), reserved: 0 };
+        let mut known: HashMap<&mut MapData, u32, Interface> = self.map(map::INTERFACES).try_into().unwrap();
+        known.insert(wire.index, entry, 0).unwrap();
+    }
+
+    /// Sets the first look; it must let all through that the table has.
+    pub(crate) fn filter(&mut self, filter: Filter) {
+        let mut array: Array<&mut MapData, Filter> = self.map(map::FILTER).try_into().unwrap();
+        array.set(0, filter, 0).unwrap();
+    }
+
+    /// Sets a place of `CONTROL`.
+    pub(crate) fn control(&mut self, place: u32, value: u64) {
+        let mut array: Array<&mut MapData, u64> = self.map(map::CONTROL).try_into().unwrap();
+        array.set(place, value, 0).unwrap();
+    }
+
+    /// What becomes of a frame that comes in by an interface, without what is counted.
+    pub(crate) fn run(&self, ingress: u32, frame: &[u8]) -> (u32, Vec<u8>) {
+        self.run_split(ingress, frame, frame.len())
+    }
+
+    /// As [`Runner::run`], with the first bytes of the frame in the buffer that the program sees, and the others in
+    /// further ones.
+    pub(crate) fn run_split(&self, ingress: u32, frame: &[u8], first: usize) -> (u32, Vec<u8>) {
         let program: &Xdp = self.ebpf.program("lungate").unwrap().try_into().unwrap();
-        let mut out = vec![0; frame.len() + 64];
-        let options =
-            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
-        let result = program.test_run(options).unwrap();
-        out.truncate(usize::try_from(result.data_size_out).unwrap());
-        (result.return_value, out)
+        let first = u32::try_from(first).unwrap();
+        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context = [0, first, 0, ingress, 0, 0].map(u32::to_ne_bytes).concat();
+        let mut out = self.out.borrow_mut();
+        let result = program.test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(out.as_mut_slice()),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        });
+        let result = result.unwrap();
+        (result.return_value, out[..usize::try_from(result.data_size_out).unwrap()].to_vec())
     }
 
-    /// How often a reason was counted.
-    pub(crate) fn reason(&self, reason: Reason) -> u64 {
+    /// All that becomes of a frame.
+    pub(crate) fn outcome(&self, ingress: u32, frame: &[u8]) -> Outcome {
+        self.counted(|| self.run(ingress, frame))
+    }
+
+    /// What a run gives, with what is counted meanwhile.
+    pub(crate) fn counted(&self, run: impl FnOnce() -> (u32, Vec<u8>)) -> Outcome {
+        let before = (self.reasons(), self.traffic());
+        let (action, frame) = run();
+        let after = (self.reasons(), self.traffic());
+        let reasons = Reason::ALL.into_iter().flat_map(|reason| {
+            let place = usize::try_from(reason.index()).unwrap();
+            std::iter::repeat_n(reason, usize::try_from(after.0[place] - before.0[place]).unwrap())
+        });
+        Outcome { action, frame, reasons: reasons.collect(), traffic: carried(&before.1, &after.1) }
+    }
+
+    /// How often each reason was counted.
+    pub(crate) fn reasons(&self) -> Vec<u64> {
         let reasons: PerCpuArray<&MapData, u64> = self.ebpf.map(map::REASONS).unwrap().try_into().unwrap();
-        reasons.get(&reason.index(), 0).unwrap().iter().sum()
+        (0..REASONS).map(|reason| reasons.get(&reason, 0).unwrap().iter().sum()).collect()
     }
 
-    /// What a mapping has carried: packets to the device and to hosts.
-    pub(crate) fn traffic(&self, counter: u32) -> (u64, u64) {
+    /// What each mapping has carried: packets and bytes to the device, packets and bytes to hosts.
+    pub(crate) fn traffic(&self) -> Vec<[u64; 4]> {
         let traffic: PerCpuArray<&MapData, Traffic> =
             self.ebpf.map(map::TRAFFIC).unwrap().try_into().unwrap();
-        let values = traffic.get(&counter, 0).unwrap();
-        values.iter().fold((0, 0), |(d, h), t| (d + t.to_device_packets, h + t.to_host_packets))
+        let count = u32::try_from(self.world.reverse.len()).unwrap();
+        let sum = |counter| {
+            let values = traffic.get(&counter, 0).unwrap();
+            values.iter().fold([0; 4], |[a, b, c, d], t| {
+                [a + t.to_device_packets, b + t.to_device_bytes, c + t.to_host_packets, d + t.to_host_bytes]
+            })
+        };
+        (0..count).map(sum).collect()
     }
 
-    /// A frame that must not be translated: it comes out as it went in, and its reason is counted.
-    pub(crate) fn expect_stopped(&self, what: &str, frame: &[u8], reason: Reason) {
-        let before = self.reason(reason);
-        let (action, out) = self.run(frame);
-        let expected = if reason.is_drop() { DROP } else { PASS };
-        assert_eq!(action, expected, "{what}: action");
-        assert_eq!(out, frame, "{what}: the packet was changed");
-        assert_eq!(self.reason(reason), before + 1, "{what}: {} was not counted", reason.name());
+    /// A frame of a table: what becomes of it is as the table and as the model say.
+    pub(crate) fn expect(&self, what: &str, ingress: u32, frame: &[u8], then: Then) {
+        let outcome = self.outcome(ingress, frame);
+        let (action, expected, mut reasons) = match then {
+            Then::Redirected(out) => (REDIRECT, out, vec![]),
+            Then::SentBack(out) => (TX, out, vec![]),
+            Then::RedirectedFor(reason, out) => (REDIRECT, out, vec![reason]),
+            Then::SentBackFor(reason, out) => (TX, out, vec![reason]),
+            Then::Stopped(reason) => {
+                (if reason.is_drop() { DROP } else { PASS }, frame.to_vec(), vec![reason])
+            }
+            Then::Handed(reason, out) => (PASS, out, vec![reason]),
+            Then::HandedError(reasons, out) => (PASS, out, reasons.to_vec()),
+        };
+        reasons.sort_by_key(|reason| reason.index());
+        assert_eq!(
+            (outcome.action, &outcome.reasons),
+            (action, &reasons),
+            "{what}: action and reasons; {}",
+            hex(frame)
+        );
+        assert_eq!(
+            hex(&outcome.frame),
+            hex(&expected),
+            "{what}: the packet that came out, of {}",
+            hex(frame)
+        );
+        let model = model::run(&self.world, ingress, frame);
+        assert_eq!(outcome, model, "{what}: what the model says, of {}", hex(frame));
     }
 
-    /// A frame that must be translated into another and sent on.
-    pub(crate) fn expect_sent(&self, what: &str, frame: &[u8], expected: &[u8]) {
-        let (action, out) = self.run(frame);
-        let counted: Vec<_> =
-            Reason::ALL.into_iter().filter(|reason| self.reason(*reason) > 0).map(Reason::name).collect();
-        assert_eq!(action, REDIRECT, "{what}: action; counted so far: {counted:?}");
-        assert_eq!(out, expected, "{what}: the packet");
+    fn table(&mut self, name: &str) -> HashMap<&mut MapData, Portal, Mapping> {
+        self.map(name).try_into().unwrap()
     }
 
-    fn map(&mut self, name: &str) -> &mut aya::maps::Map {
+    fn addresses(&mut self, name: &str) -> HashMap<&mut MapData, Address, u32> {
+        self.map(name).try_into().unwrap()
+    }
+
+    /// A map, to be changed.
+    pub(crate) fn map(&mut self, name: &str) -> &mut Map {
         self.ebpf.map_mut(name).unwrap()
     }
+}
+
+/// The one difference between two states of `TRAFFIC`.
+fn carried(before: &[[u64; 4]], after: &[[u64; 4]]) -> Option<(u32, Direction, u64)> {
+    let at = before.iter().zip(after).position(|(before, after)| before != after)?;
+    let grown = [0, 1, 2, 3].map(|i| after[at][i] - before[at][i]);
+    let counter = u32::try_from(at).unwrap();
+    match grown {
+        [1, bytes, 0, 0] => Some((counter, Direction::ToDevice, bytes)),
+        [0, 0, 1, bytes] => Some((counter, Direction::ToHost, bytes)),
+        _ => panic!("one packet made traffic of {grown:?}"),
+    }
+}
+
+/// Tags as the maps have them.
+fn tag(tags: &[(u16, u16)]) -> (u16, [Tag; 2]) {
+    let mut all = [Tag::default(); 2];
+    for (place, (protocol, id)) in all.iter_mut().zip(tags) {
+        *place = Tag { protocol: protocol.to_be(), id: id.to_be() };
+    }
+    (u16::try_from(tags.len()).unwrap(), all)
+}
+
+/// Bytes for a message.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The address of a portal's text.
+pub(crate) fn ip(portal: &str) -> IpAddr {
+    portal.parse::<SocketAddr>().unwrap().ip()
 }
