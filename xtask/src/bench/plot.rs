@@ -62,6 +62,7 @@ impl Plot<'_> {
         let mut chart = ChartBuilder::on(&area)
             .caption(self.title, ("sans-serif", CAPTION))
             .margin(12)
+            .margin_right(36)
             .x_label_area_size(48)
             .y_label_area_size(64)
             .build_cartesian_2d((first..last).log_scale(), 0.0..most * 1.1)?;
