@@ -114,6 +114,7 @@ pub struct Way {
 pub struct Hop {
     way: Way,
     generation: u64,
+    watched_until: u64,
     asked: u64,
     confirmed: u64,
     interface: u32,
@@ -212,7 +213,7 @@ pub struct Settings {
 const _: () = assert!(size_of::<Portal>() == 20);
 const _: () = assert!(size_of::<Mapping>() == 32);
 const _: () = assert!(size_of::<Way>() == 40);
-const _: () = assert!(size_of::<Hop>() == 96);
+const _: () = assert!(size_of::<Hop>() == 104);
 const _: () = assert!(size_of::<Tag>() == 4);
 const _: () = assert!(size_of::<Vlan>() == 12);
 const _: () = assert!(size_of::<Interface>() == 24);
@@ -454,6 +455,7 @@ impl Hop {
         Self {
             way: *way,
             generation,
+            watched_until: 0,
             asked: now,
             confirmed: now,
             interface: 0,
@@ -477,6 +479,18 @@ impl Hop {
     #[inline(always)]
     pub const fn answers(&self, way: &Way, generation: u64) -> bool {
         self.generation == generation && self.way.is(way)
+    }
+
+    /// Until when somebody promises to count what changes, as far as it is known here; in ticks.
+    #[inline(always)]
+    pub const fn watched_until(&self) -> u64 {
+        self.watched_until
+    }
+
+    /// Notes until when somebody promises to count what changes.
+    #[inline(always)]
+    pub const fn watch(&mut self, until: u64) {
+        self.watched_until = until;
     }
 
     /// Whether it is new enough for a time in which nobody counts.
