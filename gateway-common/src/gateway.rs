@@ -9,6 +9,7 @@ use crate::headers::{
     self, ARP, Fragment, Headers, ICMP, ICMPV6, Ip, Link, SYN, TCP, Tcp, ethernet, no_link,
 };
 use crate::hop::{self, Answer};
+use crate::index::Bucket;
 use crate::rewrite::{count_hop, set_link, translate};
 use crate::table::{Access, Address, FROZEN, Hop, Interface, Mapping, Portal, RESTRICTED, Vlan, Way};
 use crate::verdict::{Direction, Reason};
@@ -19,6 +20,8 @@ pub trait Kernel {
     fn forward(&self, portal: &Portal) -> Option<&Mapping>;
     /// The line of a device's portal.
     fn reverse(&self, portal: &Portal) -> Option<&Mapping>;
+    /// Where a portal's line is in `INDEX`, if it is there.
+    fn bucket(&self, portal: &Portal) -> Option<&Bucket>;
     /// Whether an address is a VIP.
     fn is_vip(&self, address: &Address) -> bool;
     /// Whether an address is the gateway's own.

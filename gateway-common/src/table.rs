@@ -22,6 +22,8 @@ pub mod map {
     pub const INTERFACES: &str = "INTERFACES";
     /// Hash map: [`super::Vlan`] to the index of the interface that stands for it.
     pub const VLANS: &str = "VLANS";
+    /// Array of [`crate::index::Bucket`]s, by [`crate::index::place`].
+    pub const INDEX: &str = "INDEX";
     /// Array with one [`crate::filter::Filter`].
     pub const FILTER: &str = "FILTER";
     /// Per-CPU array of [`super::Hop`]: answers of the kernel's forwarding table, by [`super::Way::slot`].
@@ -229,6 +231,12 @@ impl Address {
         Self { bytes: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] }
     }
 
+    /// An IPv4 address as it lies in a packet, four bytes at once.
+    #[inline(always)]
+    pub(crate) const fn from_v4(long: u32) -> Self {
+        Self::from_longs([0, 0, join(0, 0xffff), long])
+    }
+
     /// An IPv6 address.
     pub const fn v6(octets: [u8; 16]) -> Self {
         Self { bytes: octets }
@@ -274,11 +282,11 @@ impl Address {
         Self { bytes: unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(longs) } }
     }
 
-    /// Its bytes folded into four, for hashing.
+    /// Its bytes folded into four, for hashing; what differs most between neighbours is lowest.
     #[inline(always)]
     pub(crate) const fn mix(self) -> u32 {
         let [a, b, c, d] = self.longs();
-        a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d
+        u32::from_be(a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d)
     }
 
     /// Whether they are equal, four bytes at a time.
@@ -402,7 +410,7 @@ impl Way {
             (self.source.mix(), self.destination.mix())
         } else {
             let ([.., source], [.., destination]) = (self.source.longs(), self.destination.longs());
-            (source, destination)
+            (u32::from_be(source), u32::from_be(destination))
         };
         ((source.wrapping_mul(0x9e37_79b1) ^ destination.wrapping_mul(0x85eb_ca6b)) >> 20) & (HOP_SLOTS - 1)
     }
@@ -603,6 +611,7 @@ impl Hop {
 mod pod {
     use super::{Access, Address, Hop, Interface, Mapping, Portal, Settings, Traffic, Vlan};
     use crate::filter::Filter;
+    use crate::index::Bucket;
 
     // SAFETY: `repr(C)` of bytes: any bytes are a value, and there is no padding.
     unsafe impl aya::Pod for Address {}
@@ -620,6 +629,8 @@ mod pod {
     unsafe impl aya::Pod for Hop {}
     // SAFETY: `repr(C)` of `u64`s: any bytes are a value, and there is no padding.
     unsafe impl aya::Pod for Filter {}
+    // SAFETY: `repr(C)` of integers that fill it (asserted beside it); any bytes are a value.
+    unsafe impl aya::Pod for Bucket {}
     // SAFETY: `repr(C)` of four `u64`s: any bytes are a value, and there is no padding.
     unsafe impl aya::Pod for Traffic {}
     // SAFETY: `repr(C)` of integers and bytes that fill it (asserted above); any bytes are a value.

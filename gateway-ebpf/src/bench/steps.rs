@@ -12,6 +12,7 @@ use lungate_gateway_common::filter::Filter;
 use lungate_gateway_common::gateway::{Hook, Kernel, Outcome, run};
 use lungate_gateway_common::headers::{Headers, Ip};
 use lungate_gateway_common::hop::Answer;
+use lungate_gateway_common::index::Bucket;
 use lungate_gateway_common::quick;
 use lungate_gateway_common::table::{
     Access, Address, Hop, Interface, Mapping, Portal, Vlan, Way, Word, control,
@@ -114,6 +115,11 @@ impl<const STEPS: u32> Kernel for Known<STEPS> {
     #[inline(always)]
     fn reverse(&self, portal: &Portal) -> Option<&Mapping> {
         self.0.reverse(portal)
+    }
+
+    #[inline(always)]
+    fn bucket(&self, portal: &Portal) -> Option<&Bucket> {
+        if STEPS >= TABLE { self.0.bucket(portal) } else { None }
     }
 
     #[inline(always)]
