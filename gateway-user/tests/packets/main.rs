@@ -10,6 +10,8 @@ mod cache;
 mod egress;
 mod ends;
 mod errors;
+#[path = "../commands/foreign.rs"]
+mod foreign;
 mod frame;
 mod generate;
 mod handed;
@@ -21,6 +23,7 @@ mod network;
 mod offload;
 mod runner;
 mod segments;
+mod through;
 mod translate;
 mod tunnel;
 mod vlans;
