@@ -131,8 +131,8 @@ impl Catalog {
         let alone = Self { mappings: vec![mapping.clone()], ..Self::empty() };
         if alone.validate().is_err() {
             return bad(
-                "both sides need a unicast address of one family and a port of 1 to 65535, and host prefixes \
-                 of the same family",
+                "both sides need a unicast address of one family and a port of 1 to 65535, host prefixes of \
+                 the same family, and a segment size that TCP can be clamped to",
             );
         }
         self.mappings.push(mapping.clone());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,11 @@ use crate::units::{BlockCount, BlockSize, Lba};
 
 /// The version of the document that this build reads and writes.
 pub const VERSION: u32 = 1;
+
+/// What a segment can be clamped to, in bytes. At most what fits the largest IPv4 packet with the smallest headers
+/// (65535 - 40; RFC 6691, 2). At least 88: senders take their TCP options, up to 40 bytes, off it (the same place),
+/// and what is left must carry data, 48 bytes as Linux has it (`TCP_MIN_MSS`).
+pub const MSS_CLAMP: RangeInclusive<u16> = 88..=65_495;
 
 /// The whole system: every device, volume and mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +139,10 @@ pub struct Volume {
     /// Host prefixes that may reach it; empty means any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<IpNet>,
+    /// The largest TCP segment in bytes, headers not counted, that either end is told of when a connection opens;
+    /// without it what they say is left. See [`MSS_CLAMP`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mss_clamp: Option<u16>,
     /// Its block ranges, in order of their first LBA.
     pub extents: Vec<Extent>,
 }
@@ -168,6 +178,10 @@ pub struct Mapping {
     /// Host prefixes that may reach it; empty means any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<IpNet>,
+    /// The largest TCP segment in bytes, headers not counted, that either end is told of when a connection opens;
+    /// without it what they say is left. See [`MSS_CLAMP`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mss_clamp: Option<u16>,
 }
 
 /// Whether a mapping passes packets from hosts.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::model::{Catalog, Extent, ExtentId, Mapping, PhysicalLun, VERSION, Volume};
+use crate::model::{Catalog, Extent, ExtentId, MSS_CLAMP, Mapping, PhysicalLun, VERSION, Volume};
 use crate::units::{BlockCount, Lba};
 
 /// The longest iSCSI name in bytes (RFC 7143, 4.2.7.1).
@@ -151,6 +151,7 @@ impl<'a> Check<'a> {
             self.name(&path, name);
             self.address(&format!("{path}.vip"), volume.vip);
             self.prefixes(&format!("{path}.allow"), volume.vip, &volume.allow);
+            self.mss_clamp(&path, volume.mss_clamp);
             if let Some(first) = uuids.insert(volume.uuid, path.clone()) {
                 self.fail(
                     format!("{path}.uuid"),
@@ -295,6 +296,7 @@ impl<'a> Check<'a> {
         self.port(&format!("{path}.device"), mapping.device.port());
         self.same_family(&format!("{path}.device"), mapping.vip.ip(), mapping.device.ip());
         self.prefixes(&format!("{path}.allow"), mapping.vip.ip(), &mapping.allow);
+        self.mss_clamp(path, mapping.mss_clamp);
     }
 
     fn extent(&self, id: &ExtentId) -> Option<(&'a Volume, &'a Extent)> {
@@ -338,6 +340,14 @@ impl<'a> Check<'a> {
     fn prefixes(&mut self, path: &str, vip: IpAddr, prefixes: &[IpNet]) {
         for (i, prefix) in prefixes.iter().enumerate() {
             self.same_family(&format!("{path}[{i}]"), vip, prefix.addr());
+        }
+    }
+
+    fn mss_clamp(&mut self, path: &str, mss: Option<u16>) {
+        if let Some(mss) = mss.filter(|mss| !MSS_CLAMP.contains(mss)) {
+            let (least, most) = (MSS_CLAMP.start(), MSS_CLAMP.end());
+            let rule = format!("a TCP segment is clamped to {least} to {most} bytes (RFC 6691)");
+            self.fail(format!("{path}.mss_clamp"), mss, rule);
         }
     }
 

@@ -141,6 +141,7 @@ impl Catalog {
                 device: extent.device,
                 state: extent.state,
                 allow: volume.allow.clone(),
+                mss_clamp: volume.mss_clamp,
             })
         });
         let mut mappings: Vec<_> = extents.chain(self.mappings.iter().cloned()).collect();

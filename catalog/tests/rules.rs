@@ -162,6 +162,19 @@ fn each_broken_rule_is_named() {
             json!([{ "vip": "10.9.0.1:4001", "device": "10.2.0.1:5001" }]),
             &["retired[0].device", "live or retired"],
         ),
+        (
+            "segment too small for its options",
+            "/volumes/v/mss_clamp",
+            json!(87),
+            &["volumes.v.mss_clamp is 87", "88 to 65495"],
+        ),
+        (
+            "segment larger than a packet",
+            "/mappings/0/mss_clamp",
+            json!(65_496),
+            &["mappings[0].mss_clamp is 65496", "88 to 65495"],
+        ),
+        ("segment of no size", "/mappings/0/mss_clamp", json!(65_536), &["mappings[0].mss_clamp", "65536"]),
         ("unknown key", "/volumes/v/colour", json!("red"), &["volumes.v", "colour"]),
     ];
     for (what, place, value, expected) in cases {
@@ -177,6 +190,22 @@ fn each_broken_rule_is_named() {
             assert!(error.contains(part), "{what}: {part:?} is not in:\n{error}");
         }
     }
+}
+
+#[test]
+fn a_segment_size_reaches_the_gateway_and_nobody_else() {
+    let mut document = sound();
+    document["volumes"]["v"]["mss_clamp"] = json!(88);
+    document["mappings"][0]["mss_clamp"] = json!(65_495);
+    let catalog = parse(&document).unwrap();
+    assert_eq!(Catalog::parse(catalog.to_text().unwrap().as_bytes()).unwrap(), catalog);
+    let clamps: Vec<_> = catalog.gateway_view().mappings.iter().map(|mapping| mapping.mss_clamp).collect();
+    assert_eq!(clamps, [Some(88), Some(88), Some(65_495)]);
+    let host = serde_json::to_string(&catalog.host_view("v").unwrap()).unwrap();
+    assert!(!host.contains("mss"), "{host}");
+    let unclamped = parse(&sound()).unwrap();
+    assert!(unclamped.gateway_view().mappings.iter().all(|mapping| mapping.mss_clamp.is_none()));
+    assert!(!unclamped.to_text().unwrap().contains("mss"), "what is not said is not written");
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn at(text: &str) -> SocketAddr {
 
 fn add(vip: &str, device: &str) -> Change {
     let (vip, device) = (at(vip), at(device));
-    Change::Add(Mapping { vip, device, state: MappingState::Live, allow: Vec::new() })
+    Change::Add(Mapping { vip, device, state: MappingState::Live, allow: Vec::new(), mss_clamp: None })
 }
 
 fn migrate(vip: &str, to: &str) -> Change {

@@ -35,6 +35,8 @@ pub trait Kernel {
     fn hop(&self, slot: u32) -> Option<&mut Hop>;
     /// Nanoseconds of CLOCK_MONOTONIC_COARSE.
     fn now(&self) -> u64;
+    /// The kernel's ticks since it started.
+    fn ticks(&self) -> u64;
     /// A place in `CONTROL`.
     fn control(&self, place: u32) -> u64;
     /// Asks the kernel's forwarding table for the way of a packet of `length` bytes.
@@ -339,7 +341,7 @@ impl Parcel<'_> {
             Direction::ToDevice => (ip.source(packet)?, peer),
             Direction::ToHost => (peer, ip.destination(packet)?),
         };
-        Some(Way::new(source, destination, arrival, ip.class))
+        Some(Way::new(source, destination, ip.is_v6, arrival, ip.class))
     }
 
     /// Whether the kernel gets the packet as it came.

@@ -166,6 +166,28 @@ impl Ip {
         self.l4().wrapping_sub(self.l3())
     }
 
+    /// An IPv4 header without options behind an Ethernet header without tags; whole, and not to be cut up.
+    #[inline(always)]
+    pub(crate) const fn plain_v4(length: u16, hops: u8, class: u8) -> Self {
+        Self {
+            is_v6: false,
+            l3: 14,
+            l4: 34,
+            protocol: TCP,
+            length,
+            hops,
+            class,
+            fragment: Fragment::No,
+            may_be_cut: false,
+        }
+    }
+
+    /// An IPv6 header without extension headers behind an Ethernet header without tags.
+    #[inline(always)]
+    pub(crate) const fn plain_v6(length: u16, hops: u8, class: u8) -> Self {
+        Self { is_v6: true, l4: 54, ..Self::plain_v4(length, hops, class) }
+    }
+
     /// Where the source's address begins.
     #[inline(always)]
     pub const fn source_at(&self) -> usize {

@@ -36,10 +36,11 @@ pub(crate) fn next<'k>(
     ingress: u32,
 ) -> Result<&'k Hop, Reason> {
     let hop = kernel.hop(way.slot()).ok_or(Reason::KernelRoute)?;
-    let (now, generation) = (kernel.now(), kernel.control(control::GENERATION));
-    let is_watched = now < kernel.control(control::WATCHED_UNTIL);
-    if !hop.answers(way, generation, now, is_watched) {
-        let blank = |mtu| Hop::new(way, generation, now, mtu);
+    let generation = kernel.control(control::GENERATION);
+    // While somebody watches, it does not matter how old an answer is.
+    let now = if is_watched(kernel) { None } else { Some(kernel.now()) };
+    if !hop.answers(way, generation) || now.is_some_and(|now| !hop.is_new(now)) {
+        let blank = |mtu| Hop::new(way, generation, now.unwrap_or_else(|| kernel.now()), mtu);
         let learnt = learn(kernel, way, length, ingress, blank)?;
         *hop = learnt.after(hop);
     }
@@ -49,10 +50,39 @@ pub(crate) fn next<'k>(
     if hop.interface() == 0 {
         return Err(Reason::KernelRoute);
     }
-    if !is_watched && hop.wants_confirmation(now) {
+    if let Some(now) = now
+        && hop.wants_confirmation(now)
+    {
+        hop.confirm(now);
         return Err(Reason::Confirm);
     }
     Ok(hop)
+}
+
+/// The next hop of an untagged frame, where nothing has to be asked or to be said about it.
+#[inline(always)]
+pub(crate) fn known<'k>(kernel: &'k impl Kernel, way: &Way, length: u16) -> Option<&'k Hop> {
+    let hop = kernel.hop(way.slot())?;
+    let is_known = hop.answers(way, kernel.control(control::GENERATION))
+        && hop.interface() != 0
+        && hop.tags().1 == 0
+        && length <= hop.mtu();
+    if !is_known {
+        return None;
+    }
+    if !is_watched(kernel) {
+        let now = kernel.now();
+        if !hop.is_new(now) || hop.wants_confirmation(now) {
+            return None;
+        }
+    }
+    Some(hop)
+}
+
+/// Whether somebody counts changes of neighbours, routes and links.
+#[inline(always)]
+fn is_watched(kernel: &impl Kernel) -> bool {
+    kernel.ticks() < kernel.control(control::WATCHED_UNTIL)
 }
 
 /// Whether the kernel can send on a packet of `length` bytes.

@@ -8,6 +8,7 @@
 //! | [`bytes`] | how bytes are reached, and how checksums follow what changes |
 //! | [`headers`] | what a packet's headers say |
 //! | [`gateway`] | a packet's way through the gateway |
+//! | [`quick`] | the quick way of nearly every packet |
 //! | [`hop`] | where it goes next |
 //! | [`rewrite`] | addresses, ports, hop limits, tags and link addresses |
 //! | [`mss`] | the largest segment that two ends agree on |
@@ -26,6 +27,8 @@ pub mod gateway;
 pub mod headers;
 pub mod hop;
 pub mod mss;
+pub mod quick;
 pub mod rewrite;
+pub mod sample;
 pub mod table;
 pub mod verdict;

@@ -33,6 +33,28 @@ pub fn translate(
     packet.update_segment(ip.l4() + TCP_CHECKSUM, addresses, change(old, [peer.port()]), ip.is_v6)
 }
 
+/// [`translate`] and [`count_hop`] in one, with a single update of the IPv4 header's checksum.
+#[inline(always)]
+pub(crate) fn forward(
+    packet: &mut (impl Packet + ?Sized),
+    ip: &Ip,
+    direction: Direction,
+    peer: &Portal,
+) -> Option<()> {
+    let (address, port) = match direction {
+        Direction::ToHost => (ip.source_at(), ip.l4()),
+        Direction::ToDevice => (ip.destination_at(), ip.l4() + 2),
+    };
+    let addresses = replace_address(packet, ip.is_v6, address, peer.address())?;
+    let hops = write_hops(packet, ip, ip.hops.wrapping_sub(1))?;
+    if !ip.is_v6 {
+        packet.update_header(ip.l3() + V4_CHECKSUM, addresses + hops)?;
+    }
+    let old: [Word; 1] = packet.read(port)?;
+    packet.write(port, [peer.port()])?;
+    packet.update_segment(ip.l4() + TCP_CHECKSUM, addresses, change(old, [peer.port()]), ip.is_v6)
+}
+
 /// Writes an address; gives what it means for checksums.
 #[inline(always)]
 pub(crate) fn replace_address(
@@ -63,16 +85,22 @@ pub fn count_hop(packet: &mut (impl Packet + ?Sized), ip: &Ip) -> Option<()> {
 /// Sets TTL or hop limit.
 #[inline(always)]
 pub(crate) fn set_hops(packet: &mut (impl Packet + ?Sized), ip: &Ip, hops: u8) -> Option<()> {
+    let change = write_hops(packet, ip, hops)?;
     if ip.is_v6 {
-        let [old] = packet.read(ip.l3() + V6_NEXT_HEADER)?;
-        let [next, _] = old.to_ne_bytes();
-        return packet.write(ip.l3() + V6_NEXT_HEADER, [Word::from_ne_bytes([next, hops])]);
+        return Some(());
     }
-    let [old] = packet.read(ip.l3() + V4_TTL)?;
-    let [_, protocol] = old.to_ne_bytes();
-    let new = Word::from_ne_bytes([hops, protocol]);
-    packet.write(ip.l3() + V4_TTL, [new])?;
-    packet.update_header(ip.l3() + V4_CHECKSUM, change([old], [new]))
+    packet.update_header(ip.l3() + V4_CHECKSUM, change)
+}
+
+/// Writes TTL or hop limit; gives what it means for an IPv4 header's checksum.
+#[inline(always)]
+fn write_hops(packet: &mut (impl Packet + ?Sized), ip: &Ip, hops: u8) -> Option<Change> {
+    let at = ip.l3() + if ip.is_v6 { V6_NEXT_HEADER } else { V4_TTL };
+    let old: [Word; 1] = packet.read(at)?;
+    let [first, second] = old[0].to_ne_bytes();
+    let new = [Word::from_ne_bytes(if ip.is_v6 { [first, hops] } else { [hops, second] })];
+    packet.write(at, new)?;
+    Some(change(old, new))
 }
 
 /// Gives a frame the link header of its next hop, tags included. Offsets into the packet mean something else

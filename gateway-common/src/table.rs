@@ -41,8 +41,8 @@ pub mod control {
     /// Counts changes of neighbours, routes, links and addresses; a [`super::Hop`] of another generation is
     /// not used.
     pub const GENERATION: u32 = 0;
-    /// Until when somebody promises to count such changes at once: nanoseconds of CLOCK_MONOTONIC_COARSE.
-    /// Afterwards a hop is used for [`super::HOP_LIFE_NS`] only.
+    /// Until when somebody promises to count such changes at once: in the kernel's ticks since it started
+    /// (`jiffies_64`), which cost nothing to look at. Afterwards a hop is used for [`super::HOP_LIFE_NS`] only.
     pub const WATCHED_UNTIL: u32 = 1;
     /// Nonzero: every packet that is dropped goes to the log.
     pub const LOG_DROPS: u32 = 2;
@@ -381,14 +381,28 @@ impl Mapping {
 impl Way {
     /// The question for a packet: addresses as they will be, the interface it came in by, and its class of service.
     #[inline(always)]
-    pub const fn new(source: Address, destination: Address, ingress: u32, class: u8) -> Self {
-        Self { source, destination, ingress, class: class as u32 }
+    pub const fn new(source: Address, destination: Address, is_v6: bool, ingress: u32, class: u8) -> Self {
+        Self { source, destination, ingress, class: class as u32 | if is_v6 { Self::V6 } else { 0 } }
+    }
+
+    /// Says in `class` that the addresses are IPv6's.
+    const V6: u32 = 0x100;
+
+    /// Whether the addresses are IPv6's.
+    #[inline(always)]
+    pub const fn is_v6(&self) -> bool {
+        self.class & Self::V6 != 0
     }
 
     /// Its place in `HOPS`.
     #[inline(always)]
     pub const fn slot(&self) -> u32 {
-        let (source, destination) = (self.source.mix(), self.destination.mix());
+        let (source, destination) = if self.is_v6() {
+            (self.source.mix(), self.destination.mix())
+        } else {
+            let ([.., source], [.., destination]) = (self.source.longs(), self.destination.longs());
+            (source, destination)
+        };
         ((source.wrapping_mul(0x9e37_79b1) ^ destination.wrapping_mul(0x85eb_ca6b)) >> 20) & (HOP_SLOTS - 1)
     }
 
@@ -418,11 +432,17 @@ impl Way {
     }
 
     #[inline(always)]
-    fn is(&self, other: &Self) -> bool {
-        self.source.is(other.source)
-            && self.destination.is(other.destination)
-            && self.ingress == other.ingress
-            && self.class == other.class
+    const fn is(&self, other: &Self) -> bool {
+        if self.class != other.class || self.ingress != other.ingress {
+            return false;
+        }
+        if self.is_v6() {
+            return self.source.is(other.source) && self.destination.is(other.destination);
+        }
+        // Of IPv4 the first three quarters are always the same.
+        let ([.., source], [.., destination]) = (self.source.longs(), self.destination.longs());
+        let ([.., other_source], [.., other_destination]) = (other.source.longs(), other.destination.longs());
+        source == other_source && destination == other_destination
     }
 }
 
@@ -453,12 +473,16 @@ impl Hop {
         self
     }
 
-    /// Whether it answers the question, and is new enough.
+    /// Whether it answers the question, as far as somebody has counted what has changed since.
     #[inline(always)]
-    pub fn answers(&self, way: &Way, generation: u64, now: u64, is_watched: bool) -> bool {
-        self.generation == generation
-            && self.way.is(way)
-            && (is_watched || now.wrapping_sub(self.asked) < HOP_LIFE_NS)
+    pub const fn answers(&self, way: &Way, generation: u64) -> bool {
+        self.generation == generation && self.way.is(way)
+    }
+
+    /// Whether it is new enough for a time in which nobody counts.
+    #[inline(always)]
+    pub const fn is_new(&self, now: u64) -> bool {
+        now.wrapping_sub(self.asked) < HOP_LIFE_NS
     }
 
     /// Keeps from an older answer to the same question when it was last confirmed.
@@ -470,14 +494,16 @@ impl Hop {
         self
     }
 
-    /// Whether the kernel has not looked after the neighbour for long; it is about to.
+    /// Whether the kernel has not looked after the neighbour for long.
     #[inline(always)]
-    pub fn wants_confirmation(&mut self, now: u64) -> bool {
-        let wants = now.wrapping_sub(self.confirmed) >= HOP_CONFIRM_NS;
-        if wants {
-            self.confirmed = now;
-        }
-        wants
+    pub const fn wants_confirmation(&self, now: u64) -> bool {
+        now.wrapping_sub(self.confirmed) >= HOP_CONFIRM_NS
+    }
+
+    /// The kernel is about to look after the neighbour.
+    #[inline(always)]
+    pub const fn confirm(&mut self, now: u64) {
+        self.confirmed = now;
     }
 
     /// The question.
@@ -540,6 +566,22 @@ impl Access {
 
     /// The bits that a look-up compares at most.
     pub const ALL_BITS: u32 = 160;
+}
+
+/// What user space reads of an answer.
+#[cfg(feature = "user")]
+impl Hop {
+    /// The link address that packets are sent to.
+    pub const fn neighbour(&self) -> [u8; 6] {
+        let [a, b, c, ..] = self.link;
+        let ([a, b], [c, d], [e, f]) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes());
+        [a, b, c, d, e, f]
+    }
+
+    /// When it was asked, in nanoseconds of CLOCK_MONOTONIC_COARSE.
+    pub const fn asked(&self) -> u64 {
+        self.asked
+    }
 }
 
 /// What user space copies in and out of the maps.

@@ -8,7 +8,7 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::helpers::bpf_fib_lookup;
 use lungate_gateway_common::hop::Answer;
-use lungate_gateway_common::table::{Address, Way, Word};
+use lungate_gateway_common::table::{Way, Word};
 
 /// Address families (Linux `AF_INET`, `AF_INET6`) and TCP's number.
 const INET: u8 = 2;
@@ -17,14 +17,14 @@ const TCP: u8 = 6;
 
 /// Asks for the way of a packet of `length` bytes.
 #[inline(always)]
-pub(crate) fn ask(context: *mut c_void, way: &Way, length: u16) -> Answer {
+pub(crate) fn ask(context: *mut c_void, lookup: &mut Lookup, way: &Way, length: u16) -> Answer {
     // SAFETY: the structure is plain data, for which zeros are a value.
-    let mut lookup: Lookup = unsafe { core::mem::zeroed() };
+    *lookup = unsafe { core::mem::zeroed() };
     let (source, destination) = (way.source(), way.destination());
     lookup.l4_protocol = TCP;
     lookup.ifindex = way.ingress();
     lookup.__bindgen_anon_1.tot_len = length;
-    if is_v4(destination) {
+    if !way.is_v6() {
         lookup.family = INET;
         lookup.__bindgen_anon_2.tos = way.class();
         lookup.__bindgen_anon_3.ipv4_src = source.longs()[3];
@@ -37,7 +37,7 @@ pub(crate) fn ask(context: *mut c_void, way: &Way, length: u16) -> Answer {
     }
     let size = size_of::<Lookup>() as i32;
     // SAFETY: context and structure live through the call, and the size is the structure's.
-    let found = unsafe { bpf_fib_lookup(context, &raw mut lookup, size, 0) };
+    let found = unsafe { bpf_fib_lookup(context, &raw mut *lookup, size, 0) };
     match found as u32 {
         BPF_FIB_LKUP_RET_SUCCESS => {
             let ([a, b, c], [d, e, f]) = (link(lookup.dmac), link(lookup.smac));
@@ -50,12 +50,6 @@ pub(crate) fn ask(context: *mut c_void, way: &Way, length: u16) -> Answer {
         BPF_FIB_LKUP_RET_FWD_DISABLED => Answer::NotForwarding,
         _ => Answer::NoRoute,
     }
-}
-
-#[inline(always)]
-fn is_v4(address: Address) -> bool {
-    let [a, b, c, _] = address.longs();
-    a | b == 0 && c == 0xffff_0000_u32.to_le()
 }
 
 #[inline(always)]

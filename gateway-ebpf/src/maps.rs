@@ -2,11 +2,13 @@
 
 use core::arch::asm;
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::bpf_fib_lookup;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray};
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
 use lungate_gateway_common::filter::Filter;
 use lungate_gateway_common::gateway::Kernel;
@@ -53,6 +55,10 @@ static HEADERS: PerCpuArray<Headers, 1> = PerCpuArray::new();
 #[btf_map]
 static NUMBER: PerCpuArray<u32, 1> = PerCpuArray::new();
 
+/// What is asked of the forwarding table, and what it says.
+#[btf_map]
+static LOOKUP: PerCpuArray<bpf_fib_lookup, 1> = PerCpuArray::new();
+
 /// The maps, and a context to ask the forwarding table with.
 pub(crate) struct Maps {
     context: *mut c_void,
@@ -74,30 +80,33 @@ impl Kernel for Maps {
     #[inline(always)]
     fn forward(&self, portal: &Portal) -> Option<&Mapping> {
         // SAFETY: values are replaced whole, never changed in place; a reader sees an old or a new one.
-        unsafe { FORWARD.get(portal) }
+        on_stack(portal_words(portal), |key| unsafe { FORWARD.get(&*key.cast()) })
     }
 
     #[inline(always)]
     fn reverse(&self, portal: &Portal) -> Option<&Mapping> {
         // SAFETY: as for `forward`.
-        unsafe { REVERSE.get(portal) }
+        on_stack(portal_words(portal), |key| unsafe { REVERSE.get(&*key.cast()) })
     }
 
     #[inline(always)]
     fn is_vip(&self, address: &Address) -> bool {
         // SAFETY: the value is not looked at.
-        unsafe { VIPS.get(address) }.is_some()
+        on_stack(address_words(*address), |key| unsafe { VIPS.get(&*key.cast()) }).is_some()
     }
 
     #[inline(always)]
     fn is_local(&self, address: &Address) -> bool {
         // SAFETY: the value is not looked at.
-        unsafe { LOCAL.get(address) }.is_some()
+        on_stack(address_words(*address), |key| unsafe { LOCAL.get(&*key.cast()) }).is_some()
     }
 
     #[inline(always)]
     fn is_listed(&self, access: Access) -> bool {
-        ACCESS.get(&Key::new(Access::ALL_BITS, access)).is_some()
+        let [low, high] = address_words(access.host());
+        let words = [pair(Access::ALL_BITS, access.counter()), low, high];
+        // SAFETY: the words are a key's, and live through the call.
+        on_stack(words, |key| ACCESS.get(unsafe { &*key.cast::<Key<Access>>() })).is_some()
     }
 
     #[inline(always)]
@@ -113,8 +122,10 @@ impl Kernel for Maps {
 
     #[inline(always)]
     fn vlan(&self, vlan: &Vlan) -> Option<u32> {
+        let [outer, inner] = vlan.tag.map(|tag| u32::from(tag.protocol) | u32::from(tag.id) << 16);
+        let words = [pair(vlan.parent, outer), u64::from(inner)];
         // SAFETY: as for `forward`.
-        unsafe { VLANS.get(vlan) }.copied()
+        on_stack(words, |key| unsafe { VLANS.get(&*key.cast()) }).copied()
     }
 
     #[inline(always)]
@@ -130,13 +141,21 @@ impl Kernel for Maps {
     }
 
     #[inline(always)]
+    fn ticks(&self) -> u64 {
+        // SAFETY: a plain helper call, which the kernel replaces by a load.
+        unsafe { bpf_jiffies64() }
+    }
+
+    #[inline(always)]
     fn control(&self, place: u32) -> u64 {
         CONTROL.get(place).copied().unwrap_or(0)
     }
 
     #[inline(always)]
     fn ask(&self, way: &Way, length: u16) -> Answer {
-        fib::ask(self.context, way, length)
+        let Some(lookup) = LOOKUP.get_ptr_mut(0) else { return Answer::NoRoute };
+        // SAFETY: as for `hop`.
+        fib::ask(self.context, unsafe { &mut *lookup }, way, length)
     }
 
     #[inline(always)]
@@ -192,4 +211,39 @@ impl Kernel for Maps {
 #[inline(always)]
 pub(crate) fn logs_drops() -> bool {
     CONTROL.get(control::LOG_DROPS).is_some_and(|on| *on != 0)
+}
+
+/// Runs a look-up with a key on the stack. The compiler may write 8 bytes to any address, but the verifier takes that
+/// on the stack only where they are aligned, so the key is written word by word, and not otherwise.
+#[inline(always)]
+fn on_stack<const N: usize, T>(words: [u64; N], look_up: impl FnOnce(*const [u64; N]) -> T) -> T {
+    let mut key = MaybeUninit::<[u64; N]>::uninit();
+    let start = key.as_mut_ptr().cast::<u64>();
+    let mut i = 0;
+    while i < N {
+        // SAFETY: the place is the array's own.
+        unsafe { start.add(i).write_volatile(words[i]) };
+        i += 1;
+    }
+    look_up(key.as_ptr())
+}
+
+/// A portal as it lies in memory.
+#[inline(always)]
+fn portal_words(portal: &Portal) -> [u64; 3] {
+    let [low, high] = address_words(portal.address());
+    [low, high, u64::from(portal.port())]
+}
+
+/// An address as it lies in memory.
+#[inline(always)]
+fn address_words(address: Address) -> [u64; 2] {
+    let [a, b, c, d] = address.longs();
+    [pair(a, b), pair(c, d)]
+}
+
+/// Two words of 4 bytes as they lie in memory; the programs are for machines whose first byte is the lowest.
+#[inline(always)]
+fn pair(first: u32, second: u32) -> u64 {
+    u64::from(first) | u64::from(second) << 32
 }

@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use serde::Serialize;
 
 use crate::commands;
+use crate::kernel;
 use crate::links::Mode;
 use crate::pins::Pins;
 
@@ -52,17 +53,19 @@ pub(crate) struct Global {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Attaches the program to interfaces, or replaces it where it is attached already, without losing a packet.
+    /// Attaches the programs to interfaces, or replaces them where they are attached already, without losing a packet.
     Load {
         /// An interface; may be given several times.
         #[arg(long = "iface", value_name = "IF", required = true)]
         interfaces: Vec<String>,
-        /// In the driver, above it, or whatever of the two works.
+        /// In the driver, above it, or whatever of the two works. An interface without Ethernet headers is served
+        /// at tcx in any case.
         #[arg(long, default_value = "auto")]
         mode: Mode,
-        /// How many mappings the table can hold; stays as it is where the table is there already.
-        #[arg(long, value_name = "N", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
-        max_mappings: u32,
+        /// How many mappings the table can hold: 16384 unless given. Stays as it is where the table is there already;
+        /// one of an older layout keeps its size or becomes larger.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+        max_mappings: Option<u32>,
     },
     /// Detaches the program and forgets the table. The catalog is not touched.
     Unload,
@@ -76,10 +79,16 @@ enum Command {
     /// Shows and changes the table: the catalog first, then the kernel.
     #[command(subcommand)]
     Map(Map),
-    /// Shows packets and bytes of each mapping and direction, and what was dropped or passed, by reason.
+    /// Shows packets and bytes of each mapping and direction, and what was dropped, passed or answered, by reason.
     Stats,
     /// Shows each packet that is dropped, as it happens, until Ctrl-C: when, why, where it came in, from whom to whom.
     Watch,
+    /// Follows changes of links, addresses, neighbours and routes at once, and applies the catalog when its file changes.
+    ///
+    /// Runs until it is told to end by SIGINT or SIGTERM. Packets flow without it: changes are then followed
+    /// within 200 ms, and the catalog when it is applied. Prints `ready` when it follows changes, and what it
+    /// does on stderr; with --json one object a line on stdout.
+    Serve,
     /// Says what would keep XDP from working on this machine or interface, and the command that mends it.
     Check {
         /// An interface; without it only the machine is looked at.
@@ -175,7 +184,7 @@ pub(crate) fn main() -> ExitCode {
     match run(&global, command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("lungate: {error:#}");
+            eprintln!("lungate: {error:#}{}", kernel::hint(&error));
             ExitCode::FAILURE
         }
     }
@@ -192,6 +201,7 @@ fn run(global: &Global, command: Command) -> Result<ExitCode> {
         Command::Apply { file } => commands::apply::apply(global, file).map(done),
         Command::Map(map) => commands::map::map(global, map).map(done),
         Command::Stats => commands::stats::stats(global).map(done),
+        Command::Serve => commands::serve::serve(global).map(done),
         Command::Watch => commands::watch::watch(global).map(done),
         Command::Check { interface } => commands::check::check(global, interface.as_deref()),
         Command::Catalog(catalog) => commands::catalog::catalog(global, &catalog).map(done),

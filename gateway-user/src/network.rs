@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail};
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+    XdpAttached,
+};
 use serde::Serialize;
 
 /// An interface.
@@ -14,11 +17,27 @@ pub(crate) struct Interface {
     pub(crate) name: String,
     pub(crate) index: u32,
     pub(crate) mtu: u32,
-    /// It has link addresses of 6 bytes: frames begin with an Ethernet header.
+    /// Frames begin with an Ethernet header.
     pub(crate) is_ethernet: bool,
+    /// Its own link address; zero where it has none.
+    pub(crate) link: [u8; 6],
+    /// What it is a VLAN of.
+    pub(crate) vlan: Option<VlanOf>,
+    /// It takes in all multicast frames.
+    pub(crate) takes_multicast: bool,
     /// One end of a pair of virtual interfaces.
     pub(crate) is_veth: bool,
     pub(crate) xdp: Option<Attached>,
+}
+
+/// The tag that a VLAN stands for, and where its frames come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct VlanOf {
+    /// The interface below it; `None` where that is in another network namespace.
+    pub(crate) parent: Option<u32>,
+    /// 0x8100 or 0x88a8.
+    pub(crate) protocol: u16,
+    pub(crate) id: u16,
 }
 
 /// An XDP program on an interface.
@@ -54,13 +73,7 @@ pub(crate) fn interface_named(name: &str) -> Result<Interface> {
 pub(crate) fn own_addresses() -> Result<Vec<IpAddr>> {
     ask(async |handle| {
         let messages: Vec<_> = handle.address().get().execute().try_collect().await?;
-        let attributes = messages.into_iter().flat_map(|message| message.attributes);
-        let mut addresses: Vec<_> = attributes
-            .filter_map(|attribute| match attribute {
-                AddressAttribute::Address(address) | AddressAttribute::Local(address) => Some(address),
-                _ => None,
-            })
-            .collect();
+        let mut addresses: Vec<_> = messages.iter().filter_map(|message| own(&message.attributes)).collect();
         addresses.sort_unstable();
         addresses.dedup();
         Ok(addresses)
@@ -68,28 +81,69 @@ pub(crate) fn own_addresses() -> Result<Vec<IpAddr>> {
     .context("cannot ask the kernel for its addresses")
 }
 
-fn interface(link: &LinkMessage) -> Interface {
+/// The gateway's own end: on a point-to-point link the plain address is the other end's.
+fn own(attributes: &[AddressAttribute]) -> Option<IpAddr> {
+    let local = attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let address = attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Address(address) => Some(*address),
+        _ => None,
+    });
+    local.or(address)
+}
+
+/// What a message of netlink says of an interface.
+pub(crate) fn interface(link: &LinkMessage) -> Interface {
     let mut found = Interface {
         name: String::new(),
         index: link.header.index,
         mtu: 0,
-        is_ethernet: false,
+        is_ethernet: matches!(link.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback),
+        link: [0; 6],
+        vlan: None,
+        takes_multicast: link.header.flags.intersects(LinkFlags::Allmulti | LinkFlags::Promisc),
         is_veth: false,
         xdp: None,
     };
+    let (mut parent, mut is_elsewhere) = (None, false);
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => found.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => found.mtu = *mtu,
-            LinkAttribute::Address(address) => found.is_ethernet = address.len() == 6,
+            LinkAttribute::Address(address) => {
+                found.link = address.as_slice().try_into().unwrap_or_default();
+            }
+            LinkAttribute::Link(index) => parent = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => is_elsewhere = true,
             LinkAttribute::LinkInfo(info) => {
                 found.is_veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
+                found.vlan = info.iter().find_map(|part| match part {
+                    LinkInfo::Data(InfoData::Vlan(vlan)) => vlan_of(vlan),
+                    _ => None,
+                });
             }
             LinkAttribute::Xdp(xdp) => found.xdp = attached(xdp),
             _ => {}
         }
     }
+    if let Some(vlan) = &mut found.vlan {
+        vlan.parent = parent.filter(|_| !is_elsewhere);
+    }
     found
+}
+
+fn vlan_of(attributes: &[InfoVlan]) -> Option<VlanOf> {
+    let id = attributes.iter().find_map(|attribute| match attribute {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })?;
+    let protocol = attributes.iter().find_map(|attribute| match attribute {
+        InfoVlan::Protocol(protocol) => Some(u16::from(*protocol)),
+        _ => None,
+    });
+    Some(VlanOf { parent: None, protocol: protocol.unwrap_or(0x8100), id })
 }
 
 fn attached(xdp: &[LinkXdp]) -> Option<Attached> {

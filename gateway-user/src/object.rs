@@ -1,10 +1,11 @@
-//! The BPF object: loads the program with its maps pinned, or with those that are pinned already.
+//! The BPF object: loads the programs with their maps pinned, or with those that are pinned already.
 
+use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{MapInfo, MapType};
-use aya::programs::{ProgramInfo, Xdp};
+use aya::programs::{Program, ProgramError, ProgramInfo, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lungate_gateway_common::filter::Filter;
 use lungate_gateway_common::table::{
@@ -16,8 +17,12 @@ use crate::pins::Pins;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lungate-gateway"));
 
-/// The program's name in the object, and in the kernel.
+/// The name of the program for frames, in the object and in the kernel.
 pub(crate) const PROGRAM: &str = "lungate";
+/// That of the program for packets that come in without Ethernet headers.
+pub(crate) const TUNNEL_PROGRAM: &str = "lungate_tunnel";
+/// That of the program for the kernel's own error messages.
+pub(crate) const EGRESS_PROGRAM: &str = "lungate_egress";
 /// The gateway's own addresses at most.
 const MAX_LOCAL: u32 = 1024;
 /// Interfaces at most, VLANs included.
@@ -62,24 +67,50 @@ fn shapes(max_mappings: u32) -> [Shape; 13] {
     ]
 }
 
-/// What the maps take of the kernel's memory at most, in bytes: elements with their headers, and buckets.
-pub(crate) fn memory(max_mappings: u32) -> u64 {
-    let cpus = u64::try_from(aya::util::nr_cpus().unwrap_or(1)).unwrap_or(1);
-    let header = 48_u64;
-    let each = |shape: &Shape| {
-        let (key, value) = (shape.key as u64, shape.value as u64);
-        match shape.kind {
-            MapType::Hash => header + key.next_multiple_of(8) + value.next_multiple_of(8) + 16,
-            MapType::PerCpuArray => value * cpus,
-            // Allocated when prefixes are added.
-            MapType::LpmTrie => 0,
-            _ => value,
-        }
-    };
-    shapes(max_mappings).iter().map(|shape| each(shape) * u64::from(shape.entries)).sum()
+/// What the maps take of the kernel's memory, in bytes.
+pub(crate) struct Memory {
+    max_mappings: u32,
+    /// At once.
+    fixed: u64,
+    /// At most, as access lists grow.
+    lists: u64,
 }
 
-/// Loads the program. Where maps are pinned they are used, after their shape was checked.
+/// What the maps for so many mappings take.
+pub(crate) fn memory(max_mappings: u32) -> Memory {
+    let cpus = u64::try_from(aya::util::nr_cpus().unwrap_or(1)).unwrap_or(1);
+    let mut memory = Memory { max_mappings, fixed: 0, lists: 0 };
+    for shape in shapes(max_mappings) {
+        let (key, value) = ((shape.key as u64).next_multiple_of(8), (shape.value as u64).next_multiple_of(8));
+        let entries = u64::from(shape.entries);
+        match shape.kind {
+            // Linux `struct htab_elem`, one spare for each CPU, and `struct bucket`.
+            MapType::Hash => {
+                memory.fixed += (entries + cpus) * (48 + key + value) + entries.next_power_of_two() * 16;
+            }
+            MapType::PerCpuArray => memory.fixed += entries * (value * cpus + 8),
+            // Linux `struct lpm_trie_node`, in slabs of the next size; at most one between two entries.
+            MapType::LpmTrie => memory.lists += entries * 2 * (40 + key + value).next_multiple_of(32),
+            _ => memory.fixed += entries * value,
+        }
+    }
+    memory
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+        let Self { max_mappings, fixed, lists } = self;
+        write!(
+            f,
+            "the table holds {max_mappings} mappings and takes {} MiB of the kernel's memory, and up to {} MiB more for access lists",
+            mebibytes(*fixed),
+            mebibytes(*lists)
+        )
+    }
+}
+
+/// Loads the programs. Where maps are pinned they are used, after their shape was checked.
 pub(crate) fn load(pins: &Pins, max_mappings: u32) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     let shapes = shapes(max_mappings);
@@ -87,13 +118,21 @@ pub(crate) fn load(pins: &Pins, max_mappings: u32) -> Result<Ebpf> {
         loader.map_max_entries(shape.name, shape.entries).map_pin_path(shape.name, pins.map(shape.name));
     }
     let mut ebpf = loader.load(OBJECT).context("cannot create the gateway's maps")?;
-    program(&mut ebpf)?.load().context("the kernel refused the gateway's program")?;
+    let refused = |name: &'static str| move || format!("the kernel refused the gateway's program {name}");
+    program::<Xdp>(&mut ebpf, PROGRAM)?.load().with_context(refused(PROGRAM))?;
+    for name in [TUNNEL_PROGRAM, EGRESS_PROGRAM] {
+        program::<SchedClassifier>(&mut ebpf, name)?.load().with_context(refused(name))?;
+    }
     Ok(ebpf)
 }
 
-/// The program of a loaded object.
-pub(crate) fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
-    let program = ebpf.program_mut(PROGRAM).context("the BPF object has no program 'lungate'")?;
+/// A program of a loaded object.
+pub(crate) fn program<'a, T: 'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut T>
+where
+    &'a mut T: TryFrom<&'a mut Program, Error = ProgramError>,
+{
+    let program =
+        ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name:?}"))?;
     Ok(program.try_into()?)
 }
 

@@ -38,7 +38,7 @@ fn the_gateway_refuses_and_stays_as_it_was() -> Result<()> {
         &refused(lab.lungate_command().args(["load", "--iface", "host0", "--iface", "nosuch0"]))?,
         &["nosuch0", "host0", "dev0"],
     )?;
-    ensure!(!lab.pin_root().join("1").exists(), "a refused load left pins behind");
+    ensure!(!lab.pin_root().join("2").exists(), "a refused load left pins behind");
 
     lab.load_gateway()?;
     let before = table(&lab)?;
@@ -107,7 +107,7 @@ fn the_gateway_refuses_and_stays_as_it_was() -> Result<()> {
     // Another layout beside this one.
     std::fs::create_dir(lab.pin_root().join("999"))?;
     let load = ["load", "--iface", "host0"];
-    contains(&refused(lab.lungate_command().args(load))?, &["layout 999", "layout 1"])?;
+    contains(&refused(lab.lungate_command().args(load))?, &["layout 999", "layout 2"])?;
     std::fs::remove_dir(lab.pin_root().join("999"))?;
 
     // The interfaces have a program: for a second gateway it is a foreign one.
@@ -115,7 +115,7 @@ fn the_gateway_refuses_and_stays_as_it_was() -> Result<()> {
     let mut second = lab.on(Machine::Gateway, xtask::workspace::binaries().gateway);
     second.arg("--pin-root").arg(&other).args(load);
     contains(&refused(&mut second)?, &["host0", "already has the XDP program \"lungate\"", "xdp off"])?;
-    ensure!(!other.join("1").exists(), "a refused load left pins behind");
+    ensure!(!other.join("2").exists(), "a refused load left pins behind");
     std::fs::remove_dir(other).ok();
 
     // A table that is full.

@@ -1,4 +1,4 @@
-//! Builds the gateway's BPF object.
+//! Builds the BPF objects: the gateway's, and the one that it is measured with.
 //!
 //! `core` has to be built for the BPF virtual machine, from the sources of the very compiler that builds it. Where
 //! the toolchain that runs this has its `rust-src`, it serves; otherwise Debian's `rustc-web`, whose sources are
@@ -11,8 +11,12 @@ use anyhow::{Context, Result};
 
 use crate::step::{output, run};
 
+/// Debug information and BTF give maps their types, and Linux 6.6 knows the third version of the instructions.
+const FLAGS: [&str; 3] = ["-C debuginfo=2", "-C link-arg=--btf", "-C target-cpu=v3"];
+
 const TARGET: &str = "bpfel-unknown-none";
-const OBJECT: &str = "lungate-gateway";
+const GATEWAY: &str = "lungate-gateway";
+const BENCH: &str = "lungate-bench";
 /// Where Debian puts the compiler of `rustc-web` and its cargo.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
@@ -43,8 +47,23 @@ impl Compiler {
     }
 }
 
-/// Builds the object and leaves it at `target/bpf/lungate-gateway`, where `.cargo/config.toml` says that it is.
-pub fn build(root: &Path) -> Result<PathBuf> {
+/// The objects, built.
+#[derive(Clone, Debug)]
+pub struct Objects {
+    /// The gateway's, at `target/bpf/lungate-gateway`, where `.cargo/config.toml` says that it is.
+    pub gateway: PathBuf,
+    /// What it is measured with.
+    pub bench: PathBuf,
+}
+
+/// Where [`build`] leaves the objects.
+pub fn objects(root: &Path) -> Objects {
+    let folder = root.join("target/bpf");
+    Objects { gateway: folder.join(GATEWAY), bench: folder.join(BENCH) }
+}
+
+/// Builds the objects.
+pub fn build(root: &Path) -> Result<Objects> {
     let compiler = Compiler::find()
         .context("no Rust compiler here has the sources of `core`: run 'cargo xtask setup'")?;
     let folder = root.join("target/bpf-build");
@@ -54,20 +73,21 @@ pub fn build(root: &Path) -> Result<PathBuf> {
         .args(["build", "--release", "--package", "lungate-gateway-ebpf", "-Z", "build-std=core"])
         .args(["--target", TARGET, "--target-dir"])
         .arg(&folder)
-        // build-std is not stable, but all that is needed of it is; both flags are needed for maps with types.
+        // build-std is not stable, but all that is needed of it is.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTC", &compiler.rustc)
-        .env("RUSTFLAGS", "-C debuginfo=2 -C link-arg=--btf")
+        .env("RUSTFLAGS", FLAGS.join(" "))
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env_remove("RUSTC_WRAPPER")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("RUSTUP_TOOLCHAIN");
-    run("build the BPF program", &mut build)?;
-    let built = folder.join(TARGET).join("release").join(OBJECT);
-    let object = root.join("target/bpf").join(OBJECT);
-    copy_if_changed(&built, &object)?;
-    Ok(object)
+    run("build the BPF programs", &mut build)?;
+    let objects = objects(root);
+    let built = folder.join(TARGET).join("release");
+    copy_if_changed(&built.join(GATEWAY), &objects.gateway)?;
+    copy_if_changed(&built.join(BENCH), &objects.bench)?;
+    Ok(objects)
 }
 
 /// An object that stays the same keeps its time, so that nothing is built again because of it.

@@ -1,7 +1,9 @@
 //! Set-up, build, lab, demonstration and tests: everything that is run by `cargo xtask`, and the lab that the
 //! end-to-end tests stand on.
 
+pub mod bench;
 pub mod bpf;
+pub mod budget;
 pub mod demo;
 pub mod fuzz;
 pub mod lab;

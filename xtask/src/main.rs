@@ -1,12 +1,14 @@
-//! `cargo xtask`: set-up, build, lab, demonstration and tests.
+//! `cargo xtask`: set-up, build, lab, demonstration, tests and benchmarks.
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
+use xtask::bpf::objects;
 use xtask::step::run;
-use xtask::workspace::{build, cargo};
-use xtask::{demo, fuzz, lab, setup};
+use xtask::workspace::{build, cargo, root};
+use xtask::{bench, budget, demo, fuzz, lab, setup};
 
 /// Builds lungate, shows it and tests it.
 ///
@@ -26,8 +28,12 @@ enum Task {
         #[arg(long)]
         no_install: bool,
     },
-    /// Builds the BPF program and all commands, optimised, after the set-up.
+    /// Builds the BPF programs and all commands, optimised, after the set-up, and says what the kernel makes of the
+    /// programs.
     Build {
+        /// Lets the BPF programs be as large as they are now.
+        #[arg(long)]
+        accept_budget: bool,
         /// Installs nothing: says what is missing.
         #[arg(long)]
         no_install: bool,
@@ -60,6 +66,10 @@ enum Task {
         #[arg(long)]
         no_install: bool,
     },
+    /// Measures what was built, after the set-up; every figure is held against a baseline of the same run. Takes some
+    /// minutes.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Feeds the parsers with what a fuzzer finds, after installing cargo-fuzz. A nightly compiler is needed.
     ///
     /// 'fuzz gateway --packets N' compares the programs in the kernel with their model instead, on random packets.
@@ -82,6 +92,26 @@ enum Task {
     /// Labs that were kept.
     #[command(subcommand)]
     Lab(LabTask),
+}
+
+/// What is measured.
+#[derive(Subcommand)]
+enum Bench {
+    /// The gateway: cost for each packet, packets per second, changes of the table.
+    Gateway {
+        /// Writes the figures to this file, too.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Measures everything, not only what has a target, and draws the plots in 'docs/bench'.
+        #[arg(long)]
+        full: bool,
+        /// Measures this part only; may be given several times.
+        #[arg(long, value_name = "PART")]
+        only: Vec<bench::Part>,
+        /// Installs nothing: says what is missing.
+        #[arg(long)]
+        no_install: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -108,9 +138,10 @@ fn main() -> ExitCode {
 fn task(task: Task) -> Result<ExitCode> {
     match task {
         Task::Setup { no_install } => setup::setup(!no_install)?,
-        Task::Build { no_install } => {
+        Task::Build { accept_budget, no_install } => {
             setup::setup(!no_install)?;
             let binaries = build()?;
+            budget::check(&objects(&root()).gateway, accept_budget)?;
             for path in [binaries.gateway, binaries.target, binaries.host] {
                 println!("{}", path.display());
             }
@@ -136,6 +167,7 @@ fn task(task: Task) -> Result<ExitCode> {
         Task::Prepush => {
             setup::setup(true)?;
             build()?;
+            budget::check(&objects(&root()).gateway, false)?;
             run("check the formatting", cargo().args(["fmt", "--all", "--check"]))?;
             let lints = ["clippy", "--all-targets", "--", "-D", "warnings"];
             run("check the lints", cargo().args(lints))?;
@@ -147,6 +179,10 @@ fn task(task: Task) -> Result<ExitCode> {
                 bail!("no lab {name:?}; 'cargo xtask lab list' names those that are there");
             }
             lab::take_down(&name);
+        }
+        Task::Bench(Bench::Gateway { json, full, only, no_install }) => {
+            setup::setup(!no_install)?;
+            bench::gateway(&build()?, full, &only, json.as_deref())?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -9,8 +9,10 @@ use serde::Serialize;
 
 use super::catalog_path;
 use super::status::differences;
+use crate::batch;
 use crate::cli::Global;
-use crate::network::own_addresses;
+use crate::progress::Progress;
+use crate::surroundings::refresh;
 use crate::table::Table;
 
 /// What `apply` did.
@@ -18,14 +20,17 @@ use crate::table::Table;
 struct Applied {
     catalog: PathBuf,
     mappings: usize,
+    /// The time in system calls that read and write the table, in milliseconds.
+    kernel_ms: f64,
     changes: Vec<String>,
 }
 
 impl fmt::Display for Applied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.changes.iter().try_for_each(|change| writeln!(f, "{change}"))?;
-        let Self { catalog, mappings, changes } = self;
-        writeln!(f, "{}: {mappings} mappings, {} changes", catalog.display(), changes.len())
+        let Self { catalog, mappings, kernel_ms, changes } = self;
+        let changes = changes.len();
+        writeln!(f, "{}: {mappings} mappings, {changes} changes, {kernel_ms:.1} ms", catalog.display())
     }
 }
 
@@ -36,12 +41,21 @@ pub(crate) fn apply(global: &Global, file: Option<PathBuf>) -> Result<()> {
         None => catalog_path(global, &table)?,
     };
     let path = path.canonicalize().with_context(|| format!("cannot open the catalog {}", path.display()))?;
+    // Before the catalog is read, or a change made meanwhile would be undone in the kernel.
+    let _lock = global.pins().lock()?;
+    let progress = Progress::new();
+    progress.phase(format!("reading the catalog {}", path.display()));
     let view = Store::read(&path)?.gateway_view();
+    progress.phase("reading the kernel's table");
     let now = table.content()?;
+    progress.phase("comparing");
     let wanted = table.wanted(&view, &now)?;
     let changes = differences(&now, &wanted);
-    table.set_local(&own_addresses()?)?;
-    table.make(&now, &wanted)?;
+    let plan = table.plan(&now, &wanted)?;
+    progress.phase(format!("making {} changes", changes.len()));
+    refresh(&global.pins())?;
+    table.execute(&plan)?;
     table.set_catalog(&path)?;
-    global.print(&Applied { catalog: path, mappings: wanted.forward.len(), changes })
+    let kernel_ms = batch::spent().as_secs_f64() * 1e3;
+    global.print(&Applied { catalog: path, mappings: wanted.forward.len(), kernel_ms, changes })
 }

@@ -10,11 +10,10 @@ use rustix::system::uname;
 use serde::Serialize;
 
 use crate::cli::Global;
-use crate::network::{Interface, interface_named};
-use crate::object::program_name;
+use crate::kernel;
+use crate::network::{Interface, interface_named, interfaces};
+use crate::object::{PROGRAM, program_name};
 
-/// The first kernel with everything that the gateway uses: multi-buffer XDP programs.
-const OLDEST_KERNEL: (u32, u32) = (5, 18);
 /// The smallest MTU at which drivers may refuse programs that do not know packets of several buffers.
 const JUMBO: u32 = 3500;
 
@@ -47,7 +46,7 @@ pub(crate) fn check(global: &Global, interface: Option<&str>) -> Result<ExitCode
     let mut report = Report { works: true, findings: Vec::new() };
     report.machine();
     if let Some(name) = interface {
-        report.interface(&interface_named(name)?);
+        report.interface(&interface_named(name)?, &interfaces()?);
     }
     report.works = report.findings.iter().all(|finding| finding.verdict != Verdict::Bad);
     global.print(&report)?;
@@ -62,12 +61,10 @@ impl Report {
     }
 
     fn machine(&mut self) {
-        let uname = uname();
-        let release = uname.release().to_string_lossy();
-        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
-        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        let verdict = if version >= OLDEST_KERNEL { Verdict::Good } else { Verdict::Bad };
-        let (major, minor) = OLDEST_KERNEL;
+        let release = uname();
+        let release = release.release().to_string_lossy();
+        let verdict = if kernel::version() >= kernel::OLDEST { Verdict::Good } else { Verdict::Bad };
+        let (major, minor) = kernel::OLDEST;
         let upgrade = format!("boot a kernel of version {major}.{minor} or later");
         self.find(verdict, format!("kernel {release} ({major}.{minor} or later is needed)"), Some(upgrade));
 
@@ -101,24 +98,13 @@ impl Report {
         }
     }
 
-    fn interface(&mut self, interface: &Interface) {
+    fn interface(&mut self, interface: &Interface, all: &[Interface]) {
         let name = &interface.name;
-        let verdict = if interface.is_ethernet { Verdict::Good } else { Verdict::Bad };
-        self.find(verdict, format!("{name} has Ethernet headers"), None);
-        match interface.xdp {
-            None => self.find(Verdict::Good, format!("{name} has no XDP program yet"), None),
-            Some(xdp) => {
-                let program = program_name(xdp.program);
-                let (verdict, what) = match (program == crate::object::PROGRAM, xdp.mode) {
-                    (true, "native") => (Verdict::Good, "runs lungate in the driver".to_owned()),
-                    (true, mode) => (Verdict::Note, format!("runs lungate in {mode} mode, which is slower")),
-                    (false, _) => (
-                        Verdict::Bad,
-                        format!("has the foreign XDP program {program:?} (id {})", xdp.program),
-                    ),
-                };
-                self.find(verdict, format!("{name} {what}"), Some(format!("ip link set dev {name} xdp off")));
-            }
+        if interface.is_ethernet {
+            self.find(Verdict::Good, format!("{name} has Ethernet headers: XDP"), None);
+            self.frames(interface, all);
+        } else {
+            self.find(Verdict::Good, format!("{name} has no Ethernet headers: tcx ingress"), None);
         }
         let filter =
             |scope: &str| read_sysctl(&format!("/proc/sys/net/ipv4/conf/{scope}/rp_filter")).unwrap_or(0);
@@ -133,6 +119,33 @@ impl Report {
             what,
             Some(format!("sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.{name}.rp_filter=2")),
         );
+    }
+
+    /// What only matters where the program sees frames.
+    fn frames(&mut self, interface: &Interface, all: &[Interface]) {
+        let name = &interface.name;
+        if let Some(vlan) = interface.vlan {
+            let below = vlan.parent.and_then(|parent| all.iter().find(|other| other.index == parent));
+            let below = below.map_or("the interface below it", |below| below.name.as_str());
+            let what = format!("{name} is a VLAN: the program on {below} looks through the tags");
+            self.find(Verdict::Bad, what, Some(format!("lungate load --iface {below}")));
+            return;
+        }
+        self.xdp(interface);
+        let verdict = if interface.takes_multicast { Verdict::Good } else { Verdict::Note };
+        let what = format!(
+            "{name} takes in {} multicast frames: for an IPv6 VIP it must take in those in which hosts ask for it",
+            if interface.takes_multicast { "all" } else { "some" }
+        );
+        self.find(verdict, what, Some(format!("ip link set dev {name} allmulticast on")));
+        let is_above = |other: &&Interface| other.vlan.and_then(|vlan| vlan.parent) == Some(interface.index);
+        if let Some(vlan) = all.iter().find(is_above) {
+            let what = format!(
+                "{} is a VLAN on {name}: a card that takes tags off before the program sees them hides it",
+                vlan.name
+            );
+            self.find(Verdict::Note, what, Some(format!("ethtool -K {name} rxvlan off")));
+        }
         if interface.mtu > JUMBO {
             let what =
                 format!("MTU {} on {name}: the driver must know packets of several buffers", interface.mtu);
@@ -148,6 +161,24 @@ impl Report {
             );
             self.find(Verdict::Note, what, Some("ethtool -K PEER gro on tx off".to_owned()));
         }
+    }
+
+    fn xdp(&mut self, interface: &Interface) {
+        let name = &interface.name;
+        let Some(xdp) = interface.xdp else {
+            return self.find(Verdict::Good, format!("{name} has no XDP program yet"), None);
+        };
+        let program = program_name(xdp.program);
+        let (verdict, what, mend) = match (program == PROGRAM, xdp.mode) {
+            (true, "native") => (Verdict::Good, "runs lungate in the driver".to_owned(), None),
+            (true, mode) => (Verdict::Note, format!("runs lungate in {mode} mode, which is slower"), None),
+            (false, _) => (
+                Verdict::Bad,
+                format!("has the foreign XDP program {program:?} (id {})", xdp.program),
+                Some(format!("ip link set dev {name} xdp off")),
+            ),
+        };
+        self.find(verdict, format!("{name} {what}"), mend);
     }
 }
 

@@ -2,14 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use lungate_catalog::change::Change;
 use lungate_catalog::model::{Catalog, Mapping, MappingState};
 use lungate_catalog::store::Store;
 use lungate_gateway_common::table::{FROZEN, RETIRED};
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use super::catalog_path;
@@ -20,12 +18,13 @@ pub(crate) fn map(global: &Global, command: Map) -> Result<()> {
     match command {
         Map::List => list(global),
         Map::Add { vip, device } => {
-            let mapping = Mapping { vip, device, state: MappingState::Live, allow: Vec::new() };
+            let mapping =
+                Mapping { vip, device, state: MappingState::Live, allow: Vec::new(), mss_clamp: None };
             change(global, Change::Add(mapping)).and_then(|done| global.print(&done))
         }
         Map::Remove { vip } => change(global, Change::Remove { vip }).and_then(|done| global.print(&done)),
         Map::Migrate { vip, to } => {
-            let from = Table::open(&global.pins())?.content()?.forward.get(&vip).map(|line| line.peer);
+            let from = Table::open(&global.pins())?.at_vip(vip)?.map(|line| line.peer);
             let Changed { flip_us, changed_at_monotonic_ns, .. } =
                 change(global, Change::Migrate { vip, to })?;
             let flipped_at_monotonic_ns = changed_at_monotonic_ns;
@@ -38,31 +37,36 @@ pub(crate) fn map(global: &Global, command: Map) -> Result<()> {
 /// before.
 fn change(global: &Global, change: Change) -> Result<Changed> {
     let mut table = Table::open(&global.pins())?;
+    let _lock = global.pins().lock()?;
     let path = catalog_path(global, &table)?;
     let mut store = match &change {
         // A gateway can do without volumes, so the first mapping may begin a catalog.
         Change::Add(_) if !path.exists() => Store::create(&path, &Catalog::empty())?,
         _ => Store::open(&path)?,
     };
-    let now = table.content()?;
     let text = change.to_string();
+    let before = store.catalog().gateway_view();
     store.record(change)?;
-    let wanted = table.wanted(&store.catalog().gateway_view(), &now);
-    let begin = Instant::now();
-    let made = wanted.and_then(|wanted| table.make(&now, &wanted));
-    let (flip_us, changed_at_monotonic_ns) = (begin.elapsed().as_secs_f64() * 1e6, monotonic_ns());
-    if let Err(error) = made {
-        let reverted = store.revert_last();
-        reverted.context("the kernel refused, and the catalog's change could not be taken back")?;
-        return Err(error).context("the kernel's table could not be changed; the catalog is as before");
-    }
+    let plan = table.plan_change(&before, &store.catalog().gateway_view());
+    let executed = match plan.and_then(|plan| table.execute(&plan)) {
+        Ok(executed) => executed,
+        Err(error) => {
+            let reverted = store.revert_last();
+            reverted.context("the kernel refused, and the catalog's change could not be taken back")?;
+            return Err(error).context("the kernel's table could not be changed; the catalog is as before");
+        }
+    };
     store
         .checkpoint()
         .context("the change is made and in the journal, but the catalog could not be rewritten")?;
     if let Ok(path) = path.canonicalize() {
         table.set_catalog(&path)?;
     }
-    Ok(Changed { change: text, changed_at_monotonic_ns, flip_us })
+    Ok(Changed {
+        change: text,
+        changed_at_monotonic_ns: executed.at_monotonic_ns,
+        flip_us: executed.took.as_secs_f64() * 1e6,
+    })
 }
 
 /// What a change did.
@@ -112,6 +116,8 @@ struct Listed {
     vip: SocketAddr,
     device: SocketAddr,
     state: MappingState,
+    /// What segments are clamped to, in bytes.
+    mss_clamp: Option<u16>,
     /// The volume whose extent it is, where the catalog is known and says so.
     volume: Option<String>,
 }
@@ -132,6 +138,7 @@ fn list(global: &Global) -> Result<()> {
         vip,
         device: line.peer,
         state: if line.flags & FROZEN != 0 { MappingState::Frozen } else { MappingState::Live },
+        mss_clamp: (line.mss != 0).then_some(line.mss),
         volume: volume(vip),
     });
     let retired = content.reverse.iter().filter(|(_, line)| line.flags & RETIRED != 0);
@@ -141,14 +148,16 @@ fn list(global: &Global) -> Result<()> {
 
 impl fmt::Display for List {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<24} {:<24} {:<8} volume", "VIP", "device", "state")?;
-        for Listed { vip, device, state, volume } in &self.mappings {
+        writeln!(f, "{:<24} {:<24} {:<8} {:<6} volume", "VIP", "device", "state", "mss")?;
+        for Listed { vip, device, state, mss_clamp, volume } in &self.mappings {
             let state = match state {
                 MappingState::Live => "live",
                 MappingState::Frozen => "frozen",
             };
             let (vip, device) = (vip.to_string(), device.to_string());
-            writeln!(f, "{vip:<24} {device:<24} {state:<8} {}", volume.as_deref().unwrap_or("-"))?;
+            let mss = mss_clamp.map_or_else(|| "-".to_owned(), |mss| mss.to_string());
+            let volume = volume.as_deref().unwrap_or("-");
+            writeln!(f, "{vip:<24} {device:<24} {state:<8} {mss:<6} {volume}")?;
         }
         for ListedRetired { vip, device } in &self.retired {
             let (vip, device) = (vip.to_string(), device.to_string());
@@ -156,10 +165,4 @@ impl fmt::Display for List {
         }
         Ok(())
     }
-}
-
-fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use lungate_gateway_common::table::Traffic;
-use lungate_gateway_common::verdict::Reason;
+use lungate_gateway_common::verdict::{Kind, Reason};
 use serde::Serialize;
 
 use crate::cli::Global;
@@ -19,6 +19,9 @@ struct Stats {
     to_host: Flow,
     dropped: Reasons,
     passed: Reasons,
+    handed: Reasons,
+    answered: Reasons,
+    errors: Reasons,
     mappings: Vec<MappingStats>,
 }
 
@@ -52,6 +55,9 @@ pub(crate) fn stats(global: &Global) -> Result<()> {
         to_host: Flow::default(),
         dropped: Reasons::default(),
         passed: Reasons::default(),
+        handed: Reasons::default(),
+        answered: Reasons::default(),
+        errors: Reasons::default(),
         mappings: Vec::new(),
     };
     for (&vip, line) in &table.content()?.forward {
@@ -66,7 +72,13 @@ pub(crate) fn stats(global: &Global) -> Result<()> {
     }
     for reason in Reason::ALL {
         let packets = table.reason(reason)?;
-        let reasons = if reason.is_drop() { &mut stats.dropped } else { &mut stats.passed };
+        let reasons = match reason.kind() {
+            Kind::Dropped => &mut stats.dropped,
+            Kind::Passed => &mut stats.passed,
+            Kind::Handed => &mut stats.handed,
+            Kind::Answered => &mut stats.answered,
+            Kind::Errors => &mut stats.errors,
+        };
         reasons.packets += packets;
         reasons.by_reason.insert(reason.name(), packets);
     }
@@ -96,7 +108,13 @@ impl fmt::Display for Stats {
                 to_device.packets, to_device.bytes, to_host.packets, to_host.bytes
             )?;
         }
-        for (what, reasons) in [("dropped", &self.dropped), ("passed to the kernel", &self.passed)] {
+        for (what, reasons) in [
+            ("dropped", &self.dropped),
+            ("passed to the kernel", &self.passed),
+            ("handed to the kernel to go on with", &self.handed),
+            ("answered in a VIP's place", &self.answered),
+            ("translated error messages", &self.errors),
+        ] {
             writeln!(f, "{what}: {} packets", reasons.packets)?;
             for (reason, packets) in reasons.by_reason.iter().filter(|(_, packets)| **packets > 0) {
                 writeln!(f, "  {reason:<16} {packets:>12}")?;

@@ -1,6 +1,6 @@
 //! `lungate status`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +11,10 @@ use lungate_gateway_common::table::LAYOUT;
 use serde::Serialize;
 
 use crate::cli::Global;
-use crate::network::interfaces;
+use crate::links::{Hook, Link, links};
+use crate::network::{Interface, interfaces};
+use crate::pins::Pins;
+use crate::surroundings::Surroundings;
 use crate::table::{Content, Table};
 
 /// What is loaded, and how it differs from the catalog.
@@ -21,6 +24,8 @@ pub(crate) struct Status {
     layout: u32,
     pin_path: PathBuf,
     interfaces: Vec<Attachment>,
+    /// A `lungate serve` promises to follow changes of routes, neighbours and links at once.
+    watched: bool,
     mappings: usize,
     max_mappings: u32,
     catalog: Option<PathBuf>,
@@ -29,14 +34,18 @@ pub(crate) struct Status {
     differences: Vec<String>,
 }
 
-/// The program on one interface.
+/// The programs on one interface.
 #[derive(Serialize)]
 struct Attachment {
     name: String,
     ifindex: u32,
+    /// Where packets come in: "xdp", "tcx", or "none".
     hook: &'static str,
+    /// "native" or "generic" for XDP, "ingress" for tcx, "none" where nothing is attached.
     mode: &'static str,
     prog_id: u32,
+    /// The program at tcx egress; `null` where there is none.
+    egress_prog_id: Option<u32>,
     why: String,
 }
 
@@ -55,6 +64,7 @@ impl Status {
             layout: LAYOUT,
             pin_path: pins.folder().to_owned(),
             interfaces: Vec::new(),
+            watched: false,
             mappings: 0,
             max_mappings: 0,
             catalog: None,
@@ -64,24 +74,8 @@ impl Status {
         if !status.loaded {
             return Ok(status);
         }
-        let there = interfaces()?;
-        for index in pins.links()? {
-            let interface = there.iter().find(|interface| interface.index == index);
-            let xdp = interface.and_then(|interface| interface.xdp);
-            status.interfaces.push(Attachment {
-                name: interface.map_or_else(|| "(gone)".to_owned(), |interface| interface.name.clone()),
-                ifindex: index,
-                hook: "xdp",
-                mode: xdp.map_or("none", |xdp| xdp.mode),
-                prog_id: xdp.map_or(0, |xdp| xdp.program),
-                why: match (interface, xdp.map(|xdp| xdp.mode)) {
-                    (None, _) => "the interface is not in this network namespace".to_owned(),
-                    (_, None) => "the program is not attached any more".to_owned(),
-                    (_, Some("native")) => "the driver runs it".to_owned(),
-                    (_, Some(_)) => "the driver cannot run it, or generic mode was asked for".to_owned(),
-                },
-            });
-        }
+        status.interfaces = attachments(&pins)?;
+        status.watched = Surroundings::open(&pins)?.are_watched()?;
         let table = Table::open(&pins)?;
         let content = table.content()?;
         status.mappings = content.forward.len();
@@ -104,6 +98,56 @@ impl Status {
     pub(crate) fn explain(&mut self, interface: u32, why: &str) {
         if let Some(attachment) = self.interfaces.iter_mut().find(|a| a.ifindex == interface) {
             why.clone_into(&mut attachment.why);
+        }
+    }
+}
+
+/// What is attached where.
+fn attachments(pins: &Pins) -> Result<Vec<Attachment>> {
+    let here = interfaces()?;
+    let mut linked: BTreeMap<u32, Vec<Link>> = BTreeMap::new();
+    for link in links(pins)? {
+        linked.entry(link.interface).or_default().push(link);
+    }
+    Ok(linked
+        .into_iter()
+        .map(|(index, links)| match here.iter().find(|interface| interface.index == index) {
+            Some(interface) => Attachment::of(interface, &links),
+            None => Attachment {
+                name: "(gone)".to_owned(),
+                ifindex: index,
+                hook: "none",
+                mode: "none",
+                prog_id: 0,
+                egress_prog_id: None,
+                why: "the interface is not in this network namespace".to_owned(),
+            },
+        })
+        .collect())
+}
+
+impl Attachment {
+    fn of(interface: &Interface, links: &[Link]) -> Self {
+        let at = |hook| links.iter().find(|link| link.hook == hook).map(|link| link.program);
+        let (hook, mode, prog_id, why) = match (at(Hook::Xdp), at(Hook::Tunnel)) {
+            (Some(program), _) => match interface.xdp.filter(|xdp| xdp.program == program) {
+                Some(xdp) if xdp.mode == "native" => ("xdp", xdp.mode, program, "the driver runs it"),
+                Some(xdp) => {
+                    ("xdp", xdp.mode, program, "the driver cannot run it, or generic mode was asked for")
+                }
+                None => ("xdp", "none", 0, "the program is not attached any more"),
+            },
+            (None, Some(program)) => ("tcx", "ingress", program, "no Ethernet headers: tcx ingress"),
+            (None, None) => ("none", "none", 0, "nothing takes packets in: load it again"),
+        };
+        Self {
+            name: interface.name.clone(),
+            ifindex: interface.index,
+            hook,
+            mode,
+            prog_id,
+            egress_prog_id: at(Hook::Egress),
+            why: why.to_owned(),
         }
     }
 }
@@ -147,9 +191,23 @@ impl fmt::Display for Status {
             return writeln!(f, "no gateway is loaded at {}", self.pin_path.display());
         }
         writeln!(f, "loaded at {} (layout {})", self.pin_path.display(), self.layout)?;
-        for Attachment { name, hook, mode, prog_id, why, .. } in &self.interfaces {
-            writeln!(f, "  {name}: {hook}, {mode} mode, program {prog_id}: {why}")?;
+        for Attachment { name, hook, mode, prog_id, egress_prog_id, why, .. } in &self.interfaces {
+            if *mode == "none" {
+                write!(f, "  {name}: {why}")?;
+            } else {
+                write!(f, "  {name}: {hook} {mode}, program {prog_id}: {why}")?;
+            }
+            match egress_prog_id {
+                Some(egress) => writeln!(f, "; tcx egress, program {egress}")?,
+                None => writeln!(f)?,
+            }
         }
+        let how = if self.watched {
+            "at once: 'lungate serve' runs"
+        } else {
+            "within 200 ms: no 'lungate serve' runs"
+        };
+        writeln!(f, "changes of routes, neighbours and links are followed {how}")?;
         writeln!(f, "{} of {} mappings", self.mappings, self.max_mappings)?;
         match (&self.catalog, self.in_sync) {
             (Some(path), Some(true)) => {

@@ -1,11 +1,13 @@
 //! `lungate watch`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use aya::maps::MapInfo;
+use aya::programs::loaded_programs;
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use lungate_gateway_common::verdict::Reason;
@@ -13,22 +15,21 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Global;
-use crate::network::interfaces;
+use crate::links::links;
+use crate::network::{Interface, interfaces};
 use crate::object::PROGRAM;
+use crate::pins::Pins;
 use crate::table::Table;
 
 /// How often what was dropped is looked for; a person sees no delay.
 const INTERVAL: Duration = Duration::from_millis(50);
+/// The name of the map in which aya's programs log.
+const LOG: &str = "AYA_LOGS";
 
 pub(crate) fn watch(global: &Global) -> Result<()> {
     let mut table = Table::open(&global.pins())?;
     let here = interfaces()?;
-    let linked = global.pins().links()?;
-    let programs: BTreeSet<u32> = here
-        .iter()
-        .filter(|interface| linked.contains(&interface.index))
-        .filter_map(|interface| interface.xdp.map(|xdp| xdp.program))
-        .collect();
+    let programs = logging(&global.pins(), &here)?;
     if programs.is_empty() {
         bail!("{PROGRAM} is attached to no interface of this network namespace");
     }
@@ -56,6 +57,20 @@ pub(crate) fn watch(global: &Global) -> Result<()> {
     });
     table.set_log_drops(false)?;
     watched
+}
+
+/// A program for each log of the gateway's programs: those that were loaded together share one.
+fn logging(pins: &Pins, here: &[Interface]) -> Result<BTreeSet<u32>> {
+    let is_here = |index| here.iter().any(|interface| interface.index == index);
+    let linked: BTreeSet<u32> =
+        links(pins)?.into_iter().filter(|link| is_here(link.interface)).map(|link| link.program).collect();
+    let mut logs = BTreeMap::new();
+    for program in loaded_programs().filter_map(Result::ok).filter(|program| linked.contains(&program.id())) {
+        let maps = program.map_ids()?.unwrap_or_default();
+        let is_log = |id: &u32| MapInfo::from_id(*id).is_ok_and(|map| map.name_as_str() == Some(LOG));
+        logs.extend(maps.into_iter().find(is_log).map(|log| (log, program.id())));
+    }
+    Ok(logs.into_values().collect())
 }
 
 /// A packet that was dropped.

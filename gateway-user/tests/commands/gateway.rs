@@ -40,7 +40,7 @@ impl Gateway {
         if !mounts.lines().any(|line| line.split(' ').nth(1) == Some(BPFFS)) {
             stdout(Command::new("mount").args(["-t", "bpf", "bpf", BPFFS]));
         }
-        stdout(Command::new("sh").args(["-ec", NETWORK]));
+        shell(NETWORK);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let pins = Path::new(BPFFS).join(format!("lungate-test-{}-{number}", std::process::id()));
         Self { pins, folder: TempDir::new().unwrap() }
@@ -60,7 +60,7 @@ impl Gateway {
 
     /// Where a map is pinned.
     pub(crate) fn map(&self, name: &str) -> PathBuf {
-        self.pins.join("1").join(name)
+        self.pins.join("2").join(name)
     }
 
     /// The command with arguments, not yet started.
@@ -112,10 +112,15 @@ impl Gateway {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
+    /// Writes an entry of a map past the command, as bytes.
+    pub(crate) fn write_entry(&self, name: &str, key: &[u8], value: &[u8]) {
+        write_entry(&self.map(name), key, value);
+    }
+
     /// Every entry of every map that decides about packets, as the kernel has them; in no order of its own.
     pub(crate) fn table(&self) -> Vec<String> {
         let mut entries = Vec::new();
-        for name in ["FORWARD", "REVERSE", "ACCESS", "SETTINGS"] {
+        for name in ["FORWARD", "REVERSE", "VIPS", "FILTER", "ACCESS", "SETTINGS"] {
             let dump = dump(&self.map(name));
             // Without the interpretation, which repeats the bytes.
             entries.extend(dump.iter().map(|entry| format!("{name} {} {}", entry["key"], entry["value"])));
@@ -132,10 +137,25 @@ impl Drop for Gateway {
     }
 }
 
+/// Runs a script in the network namespace of the test's thread.
+pub(crate) fn shell(script: &str) {
+    stdout(Command::new("sh").args(["-ec", script]));
+}
+
 /// A pinned map's entries as bpftool has them.
 pub(crate) fn dump(map: &Path) -> Vec<Value> {
     let text = stdout(Command::new("bpftool").args(["--json", "map", "dump", "pinned"]).arg(map));
     serde_json::from_str(&text).unwrap()
+}
+
+/// Writes an entry of a pinned map.
+pub(crate) fn write_entry(map: &Path, key: &[u8], value: &[u8]) {
+    let mut command = Command::new("bpftool");
+    command.args(["map", "update", "pinned"]).arg(map);
+    for (word, bytes) in [("key", key), ("value", value)] {
+        command.arg(word).args(bytes.iter().map(u8::to_string));
+    }
+    stdout(&mut command);
 }
 
 /// What a command that must succeed prints.

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
+use crate::bytes::{self, mapping as mapping_bytes, shown, shown_portal};
 use crate::document::{catalog, lone, mapping};
-use crate::gateway::{Gateway, dump, stdout};
+use crate::gateway::{Gateway, dump, stdout, write_entry};
 
 #[test]
 fn from_load_to_unload() {
@@ -138,6 +140,131 @@ fn mappings_are_added_moved_and_removed() {
 }
 
 #[test]
+fn vips_and_filter_follow_the_table() {
+    let gateway = Gateway::loaded();
+    let vips = || -> BTreeSet<Vec<u8>> {
+        dump(&gateway.map("VIPS")).iter().map(|entry| shown(&entry["key"])).collect()
+    };
+    let vip = |text: &str| bytes::address(text.parse().unwrap());
+    let filter = || dump(&gateway.map("FILTER"))[0]["value"].clone();
+    let empty = filter();
+    gateway.apply(&lone(&[mapping("10.9.0.1:1", "10.2.0.11:1", &[])]));
+    let (first, first_filter) = (gateway.table(), filter());
+    assert_ne!(first_filter, empty);
+    gateway.json(&["map", "add", "10.9.0.1:2", "10.2.0.11:2"]);
+    assert_eq!(filter(), first_filter, "addresses are known already");
+    gateway.json(&["map", "add", "10.9.0.2:1", "10.2.0.12:1"]);
+    assert_eq!(vips(), BTreeSet::from([vip("10.9.0.1"), vip("10.9.0.2")]));
+    gateway.json(&["map", "remove", "10.9.0.1:2"]);
+    assert_eq!(vips(), BTreeSet::from([vip("10.9.0.1"), vip("10.9.0.2")]), "another port has the VIP");
+    gateway.json(&["map", "remove", "10.9.0.2:1"]);
+    assert_eq!(gateway.table(), first);
+    gateway.json(&["map", "migrate", "10.9.0.1:1", "--to", "10.2.0.12:1"]);
+    assert_ne!(filter(), first_filter, "both devices are in it");
+    gateway.apply(&lone(&[]));
+    assert_eq!((vips(), filter()), (BTreeSet::new(), empty));
+}
+
+#[test]
+fn segments_are_clamped_as_the_catalog_says() {
+    let gateway = Gateway::loaded();
+    let mut document = catalog();
+    document["volumes"]["vol0"]["mss_clamp"] = json!(1360);
+    gateway.apply(&document);
+    let listed = gateway.json(&["map", "list"]);
+    let clamps: Vec<_> =
+        listed["mappings"].as_array().unwrap().iter().map(|line| line["mss_clamp"].clone()).collect();
+    assert_eq!(clamps, [json!(1360), json!(1360), Value::Null]);
+    for map in ["FORWARD", "REVERSE"] {
+        let entries = dump(&gateway.map(map));
+        let clamped = entries.iter().map(|entry| shown(&entry["value"])[28..30].to_vec());
+        let clamped = clamped.filter(|bytes| *bytes == 1360_u16.to_ne_bytes()).count();
+        assert_eq!(clamped, 2, "{map}");
+    }
+    gateway.json(&["map", "migrate", "10.9.0.2:3260", "--to", "10.2.0.13:3260"]);
+    assert_eq!(gateway.json(&["status"])["in_sync"], true);
+    gateway.apply(&catalog());
+    assert!(gateway.json(&["map", "list"])["mappings"][0]["mss_clamp"].is_null());
+}
+
+/// More entries than one system call takes.
+#[test]
+fn many_mappings_are_read_as_they_were_written() {
+    let gateway = Gateway::new();
+    gateway.json(&["load", "--iface", "h0", "--max-mappings", "20000"]);
+    let many: Vec<Value> = (0..20_000_u32)
+        .map(|i| {
+            mapping(
+                &format!("10.9.{}.1:{}", i / 60_000, i + 1),
+                &format!("10.2.0.{}:{}", 1 + i % 200, i + 1),
+                &[],
+            )
+        })
+        .collect();
+    let applied = gateway.apply(&lone(&many));
+    assert_eq!(applied["changes"].as_array().unwrap().len(), 40_000);
+    assert!(applied["kernel_ms"].as_f64().unwrap() > 0.0);
+    let listed = gateway.json(&["map", "list"]);
+    let pairs = |lines: &[Value]| -> BTreeSet<(String, String)> {
+        lines.iter().map(|line| (line["vip"].to_string(), line["device"].to_string())).collect()
+    };
+    assert_eq!(pairs(listed["mappings"].as_array().unwrap()), pairs(&many));
+    assert_eq!(gateway.apply(&lone(&many))["changes"], json!([]));
+    gateway.apply(&lone(&[]));
+    assert_eq!(gateway.json(&["map", "list"])["mappings"], json!([]));
+}
+
+/// Somebody else writes and removes entries all the while.
+#[test]
+fn a_table_is_read_whole_while_it_changes() {
+    let gateway = Gateway::loaded();
+    let many: Vec<Value> =
+        (1..=500).map(|i| mapping(&format!("10.9.0.1:{i}"), &format!("10.2.0.11:{i}"), &[])).collect();
+    gateway.apply(&lone(&many));
+    let (forward, done) = (gateway.map("FORWARD"), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for i in (1..=40_u8).cycle().take_while(|_| !done.load(Ordering::Relaxed)) {
+                let key = bytes::portal(&format!("10.8.0.{i}:1"));
+                write_entry(&forward, &key, &mapping_bytes("10.2.0.99:1", 0, 0, 0));
+                let mut delete = Command::new("bpftool");
+                delete.args(["map", "delete", "pinned"]).arg(&forward).arg("key");
+                stdout(delete.args(key.iter().map(u8::to_string)));
+            }
+        });
+        for _ in 0..20 {
+            let listed = gateway.json(&["map", "list"]);
+            let vips =
+                listed["mappings"].as_array().unwrap().iter().map(|line| line["vip"].as_str().unwrap());
+            let stable: Vec<&str> = vips.filter(|vip| vip.starts_with("10.9.")).collect();
+            assert_eq!(stable.len(), 500);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_change_leaves_alone_what_it_does_not_touch() {
+    let gateway = Gateway::loaded();
+    gateway.apply(&lone(&[mapping("10.9.0.1:1", "10.2.0.11:1", &[])]));
+    // Something that the catalog does not know.
+    let portal = bytes::portal("10.9.0.7:7");
+    gateway.write_entry("FORWARD", &portal, &mapping_bytes("10.2.0.17:7", 0, 1, 0));
+    gateway.json(&["map", "migrate", "10.9.0.1:1", "--to", "10.2.0.12:1"]);
+    gateway.json(&["map", "add", "10.9.0.1:2", "10.2.0.11:2"]);
+    assert_eq!(
+        entries(&gateway, "FORWARD"),
+        pairs(&[("10.9.0.1:1", "10.2.0.12:1"), ("10.9.0.7:7", "10.2.0.17:7"), ("10.9.0.1:2", "10.2.0.11:2")])
+    );
+    let counters = dump(&gateway.map("FORWARD"));
+    let counters: BTreeSet<_> =
+        counters.iter().map(|entry| shown(&entry["value"])[24..28].to_vec()).collect();
+    assert_eq!(counters.len(), 3, "each has a counter of its own");
+    let differences = gateway.json(&["status"])["differences"].clone();
+    assert_eq!(differences, json!(["remove 10.9.0.7:7 (to 10.2.0.17:7)"]));
+}
+
+#[test]
 fn stats_count_each_packet_once() {
     let gateway = Gateway::loaded();
     gateway.apply(&catalog());
@@ -153,14 +280,24 @@ fn stats_count_each_packet_once() {
     send("10.2.0.11:5005", "10.1.0.2:40000", 2);
     send("10.1.0.2:40000", "10.9.0.1:4999", 1);
     send("10.1.0.2:40000", "10.2.0.11:5005", 1);
+    send("10.1.0.2:40000", "10.2.0.99:5005", 2);
+    send("10.1.0.2:40000", "10.9.0.2:3260", 1);
     let stats = gateway.json(&["stats"]);
     let mappings = stats["mappings"].as_array().unwrap();
     let used = mappings.iter().find(|line| line["vip"] == "10.9.0.1:4001").unwrap();
     assert_eq!(used["to_device"], json!({ "packets": 3, "bytes": 120 }));
     assert_eq!(used["to_host"], json!({ "packets": 2, "bytes": 80 }));
-    assert_eq!((&stats["to_device"], &stats["to_host"]), (&used["to_device"], &used["to_host"]));
-    assert_eq!(stats["dropped"]["by_reason"]["past_vip"], 1);
-    assert_eq!(stats["passed"]["by_reason"]["no_mapping"], 1);
+    assert_eq!(stats["to_device"], json!({ "packets": 4, "bytes": 160 }));
+    assert_eq!(stats["to_host"], used["to_host"]);
+    for (kind, reason, packets) in [
+        ("dropped", "past_vip", 1),
+        ("passed", "no_mapping", 2),
+        ("answered", "port_closed", 1),
+        ("handed", "no_neighbour", 1),
+        ("errors", "error_to_host", 0),
+    ] {
+        assert_eq!(stats[kind]["by_reason"][reason], packets, "{reason}");
+    }
 }
 
 /// A device in the hosts' own network: what comes in by an interface leaves by it, and another one is redirected to.
@@ -206,15 +343,5 @@ fn pairs(of: &[(&str, &str)]) -> BTreeSet<(SocketAddr, SocketAddr)> {
 /// A table's portals and peers, read from the bytes that bpftool shows.
 fn entries(gateway: &Gateway, map: &str) -> BTreeSet<(SocketAddr, SocketAddr)> {
     let entries = dump(&gateway.map(map));
-    entries.iter().map(|entry| (portal(&entry["key"]), portal(&entry["value"]))).collect()
-}
-
-/// Sixteen bytes of address, then two of port, in network byte order.
-fn portal(bytes: &Value) -> SocketAddr {
-    let byte =
-        |text: &Value| u8::from_str_radix(text.as_str().unwrap().trim_start_matches("0x"), 16).unwrap();
-    let bytes: Vec<u8> = bytes.as_array().unwrap().iter().take(18).map(byte).collect();
-    let address: [u8; 16] = bytes[..16].try_into().unwrap();
-    let port = u16::from_be_bytes([bytes[16], bytes[17]]);
-    SocketAddr::new(std::net::Ipv6Addr::from(address).to_canonical(), port)
+    entries.iter().map(|entry| (shown_portal(&entry["key"]), shown_portal(&entry["value"]))).collect()
 }

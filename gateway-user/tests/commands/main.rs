@@ -1,9 +1,18 @@
 //! The `lungate` command from outside: the built binary, the kernel's pinned maps and, as a second opinion, bpftool.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod bytes;
 mod document;
 mod foreign;
 mod gateway;
+mod hooks;
+mod layout_1;
 mod lifecycle;
+mod limits;
 mod refusals;
+mod sequence;
+mod serve;
+mod serving;
+mod traffic;
+mod undo;

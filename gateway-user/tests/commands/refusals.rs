@@ -58,8 +58,8 @@ fn a_foreign_program_leaves_a_loaded_gateway_alone() {
 fn pins_of_another_layout_or_outside_a_bpf_file_system_are_refused() {
     let gateway = Gateway::new();
     fs::create_dir_all(gateway.pins().join("999")).unwrap();
-    gateway.expect_refused(&["load", "--iface", "h0"], &["layout 999", "layout 1"]);
-    assert!(!gateway.pins().join("1").exists());
+    gateway.expect_refused(&["load", "--iface", "h0"], &["layout 999", "layout 2"]);
+    assert!(!gateway.pins().join("2").exists());
     let elsewhere = gateway.file("pins");
     // Given again, it is the one that counts.
     gateway.expect_refused(

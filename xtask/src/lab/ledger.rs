@@ -29,7 +29,7 @@ enum Made {
 
 /// What a lab has made.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     made: Mutex<Vec<Made>>,
 }
 
@@ -39,7 +39,7 @@ static SIGNALS: Once = Once::new();
 
 impl Ledger {
     /// An empty ledger that is undone on SIGINT and SIGTERM, too.
-    pub(super) fn open() -> Arc<Self> {
+    pub(crate) fn open() -> Arc<Self> {
         SIGNALS.call_once(watch_signals);
         let ledger = Arc::new(Self::default());
         lock(&LEDGERS).push(Arc::downgrade(&ledger));
@@ -59,7 +59,7 @@ impl Ledger {
     }
 
     /// Notes a folder of pins that another program will make.
-    pub(super) fn pins(&self, path: &Path) {
+    pub(crate) fn pins(&self, path: &Path) {
         lock(&self.made).push(Made::Pins(path.to_owned()));
     }
 
@@ -104,7 +104,7 @@ impl Ledger {
     }
 
     /// Undoes everything, the last thing first.
-    pub(super) fn undo(&self) {
+    pub(crate) fn undo(&self) {
         while let Some(made) = { lock(&self.made).pop() } {
             match made {
                 Made::Process(_, mut child) => end(&mut child, PATIENCE),
@@ -126,7 +126,7 @@ impl Ledger {
 }
 
 /// Removes a folder of a BPF file system with what is pinned in it.
-pub(super) fn remove_pins(folder: &Path) {
+pub(crate) fn remove_pins(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
         if path.is_dir() {

@@ -8,7 +8,7 @@
 //!
 //! The volume `vol0` has the VIP 10.77.100.1, which the host routes to the gateway.
 
-mod ledger;
+pub(crate) mod ledger;
 mod plan;
 
 use std::fs::File;
@@ -39,7 +39,7 @@ const KEPT_PREFIX: &str = "lungate-kept-";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Where processes of a lab write their logs, sockets, disks and settings.
 const FOLDERS: &str = "/run/lungate-lab";
-const PIN_ROOTS: &str = "/sys/fs/bpf";
+pub(crate) const PIN_ROOTS: &str = "/sys/fs/bpf";
 
 /// A lab; dropping it takes everything down.
 #[derive(Debug)]
@@ -383,7 +383,7 @@ impl Drop for Lab {
 }
 
 /// Mounts the BPF file system where nobody has done so yet.
-fn mount_bpffs() -> Result<()> {
+pub(crate) fn mount_bpffs() -> Result<()> {
     let mounts = std::fs::read_to_string("/proc/mounts").context("cannot read /proc/mounts")?;
     if mounts.lines().any(|line| line.split(' ').skip(1).take(2).eq([PIN_ROOTS, "bpf"])) {
         return Ok(());

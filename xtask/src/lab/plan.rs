@@ -111,6 +111,7 @@ pub(super) fn catalog() -> Result<Catalog> {
         block_size: BlockSize::B512,
         blocks: BlockCount(next),
         allow: Vec::new(),
+        mss_clamp: None,
         extents: extents.to_vec(),
     };
     catalog.volumes = BTreeMap::from([(VOLUME.to_owned(), volume)]);

@@ -1,0 +1,116 @@
+//! The quick way: a plain segment of an open connection whose next hop is known, which is nearly every packet. It
+//! does what [`gateway`](crate::gateway) does, with headers at places that the compiler knows, and leaves all else
+//! to it, untouched.
+
+use network_types::eth::EthHdr;
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+use network_types::tcp::TcpHdr;
+
+use crate::bytes::Packet;
+use crate::gateway::{Kernel, Outcome, may_use};
+use crate::headers::{ETHERTYPE, IPV4, IPV6, Ip, SYN, TCP};
+use crate::hop;
+use crate::rewrite::forward;
+use crate::table::{FROZEN, Mapping, Way, Word};
+use crate::verdict::{Direction, Reason};
+
+/// The bytes of the headers of a plain segment, in an Ethernet frame without tags.
+pub const V4_HEADERS: usize = EthHdr::LEN + Ipv4Hdr::LEN + TcpHdr::LEN;
+/// The same for IPv6.
+pub const V6_HEADERS: usize = EthHdr::LEN + Ipv6Hdr::LEN + TcpHdr::LEN;
+
+/// IPv4 without options, and TCP without options, as the first byte of their headers says it.
+const PLAIN_V4: u8 = 0x45;
+
+/// Whether it may be a plain IPv4 segment, by its first [`V4_HEADERS`] bytes.
+#[inline(always)]
+pub fn is_v4(packet: &(impl Packet + ?Sized)) -> bool {
+    packet.read(ETHERTYPE) == Some([IPV4])
+}
+
+/// Whether it may be a plain IPv6 segment, by its first [`V6_HEADERS`] bytes.
+#[inline(always)]
+pub fn is_v6(packet: &(impl Packet + ?Sized)) -> bool {
+    packet.read(ETHERTYPE) == Some([IPV6])
+}
+
+/// A plain IPv4 segment, of which the first [`V4_HEADERS`] bytes are there. Nothing where it is something else.
+#[inline(always)]
+pub fn v4(packet: &mut (impl Packet + ?Sized), kernel: &impl Kernel, ingress: u32) -> Option<Outcome> {
+    let l3 = EthHdr::LEN;
+    let [first, length, _, fragment, hops_protocol] = packet.read(l3)?;
+    let [version, class] = first.to_ne_bytes();
+    let [hops, protocol] = hops_protocol.to_ne_bytes();
+    let is_fragment = fragment & 0x3fff_u16.to_be() != 0;
+    if version != PLAIN_V4 || protocol != TCP || is_fragment {
+        return None;
+    }
+    segment(packet, kernel, ingress, &Ip::plain_v4(u16::from_be(length), hops, class))
+}
+
+/// A plain IPv6 segment, of which the first [`V6_HEADERS`] bytes are there. Nothing where it is something else.
+#[inline(always)]
+pub fn v6(packet: &mut (impl Packet + ?Sized), kernel: &impl Kernel, ingress: u32) -> Option<Outcome> {
+    let l3 = EthHdr::LEN;
+    let [first, _, payload, next_hops] = packet.read(l3)?;
+    let [high, low] = first.to_ne_bytes();
+    let [protocol, hops] = next_hops.to_ne_bytes();
+    if high >> 4 != 6 || protocol != TCP {
+        return None;
+    }
+    let length = u16::from_be(payload).checked_add(40)?;
+    segment(packet, kernel, ingress, &Ip::plain_v6(length, hops, (high << 4) | (low >> 4)))
+}
+
+#[inline(always)]
+fn segment(
+    packet: &mut (impl Packet + ?Sized),
+    kernel: &impl Kernel,
+    ingress: u32,
+    ip: &Ip,
+) -> Option<Outcome> {
+    let [offset_flags]: [Word; 1] = packet.read(ip.l4() + 12)?;
+    let [offset, flags] = offset_flags.to_ne_bytes();
+    let is_short = usize::from(ip.length) < ip.header() + TcpHdr::LEN || offset < 0x50;
+    if flags & SYN != 0 || is_short || ip.hops <= 1 || !packet.has(ip.end()) {
+        return None;
+    }
+    let filter = kernel.filter()?;
+    if filter.may_be_vip(ip.destination(packet)?) {
+        let mapping = kernel.forward(&ip.destination_portal(packet)?)?;
+        if mapping.flags() & FROZEN != 0 {
+            return None;
+        }
+        return send(packet, kernel, ingress, ip, mapping, Direction::ToDevice);
+    }
+    if filter.may_be_device(ip.source(packet)?) {
+        // Whether the reply is for the gateway itself is not asked: such a packet has no known next hop.
+        let mapping = kernel.reverse(&ip.source_portal(packet)?)?;
+        return send(packet, kernel, ingress, ip, mapping, Direction::ToHost);
+    }
+    Some(Outcome::Stopped(Reason::NoMapping))
+}
+
+/// Sends a segment of a mapping on, where its next hop is known.
+#[inline(always)]
+fn send(
+    packet: &mut (impl Packet + ?Sized),
+    kernel: &impl Kernel,
+    ingress: u32,
+    ip: &Ip,
+    mapping: &Mapping,
+    direction: Direction,
+) -> Option<Outcome> {
+    let peer = mapping.peer();
+    let (source, destination, host) = match direction {
+        Direction::ToDevice => (ip.source(packet)?, peer.address(), ip.source(packet)?),
+        Direction::ToHost => (peer.address(), ip.destination(packet)?, ip.destination(packet)?),
+    };
+    may_use(kernel, mapping, host).ok()?;
+    let way = Way::new(source, destination, ip.is_v6, ingress, ip.class);
+    let hop = hop::known(kernel, &way, ip.length)?;
+    forward(packet, ip, direction, peer)?;
+    packet.write(0, hop.link())?;
+    kernel.count_traffic(mapping, direction, ip.length);
+    Some(if hop.interface() == ingress { Outcome::SendBack } else { Outcome::Redirect(hop.interface()) })
+}
