@@ -129,7 +129,7 @@ fn an_answer_is_its_ways_own() {
     let lines = [line("10.9.0.1:1", "10.2.0.11:1"), line("10.9.0.1:2", "10.2.7.11:1")];
     let runner = runner(&lines);
     let slot = |host: [u8; 4], line: &Line| {
-        let way = Way::new(std::net::IpAddr::from(host).into(), line.device.ip().into(), H0, 0);
+        let way = Way::new(std::net::IpAddr::from(host).into(), line.device.ip().into(), false, H0, 0);
         way.slot()
     };
     let wanted = slot([10, 1, 0, 2], &lines[0]);
