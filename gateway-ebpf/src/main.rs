@@ -80,15 +80,15 @@ pub fn lungate_egress(ctx: TcContext) -> i32 {
 }
 
 /// Tells user space the kernel's ticks: run by hand (`BPF_PROG_TEST_RUN`), it writes them into the first 8 bytes.
-#[xdp]
-pub fn lungate_clock(ctx: XdpContext) -> u32 {
+#[classifier]
+pub fn lungate_clock(ctx: TcContext) -> i32 {
     let (start, end) = (ctx.data(), ctx.data_end());
     if start + size_of::<u64>() > end {
-        return XDP_DROP;
+        return TC_ACT_SHOT;
     }
-    // SAFETY: the bytes are there, and frames that user space hands in begin at an aligned address.
-    unsafe { (start as *mut u64).write(Maps::of(&ctx).ticks()) };
-    XDP_PASS
+    // SAFETY: the bytes are there; packets begin at even addresses.
+    unsafe { (start as *mut [u16; 4]).write(core::mem::transmute(Maps::of(&ctx).ticks())) };
+    TC_ACT_OK
 }
 
 /// The quick way of nearly every frame, without a call into a function of its own, whose return would be a good part

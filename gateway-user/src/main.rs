@@ -3,6 +3,7 @@
 mod batch;
 mod change;
 mod cli;
+mod clock;
 mod commands;
 mod content;
 mod execute;

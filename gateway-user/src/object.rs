@@ -23,6 +23,8 @@ pub(crate) const PROGRAM: &str = "lungate";
 pub(crate) const TUNNEL_PROGRAM: &str = "lungate_tunnel";
 /// That of the program for the kernel's own error messages.
 pub(crate) const EGRESS_PROGRAM: &str = "lungate_egress";
+/// The program that tells the time; see `clock`.
+pub(crate) const CLOCK_PROGRAM: &str = "lungate_clock";
 /// The gateway's own addresses at most.
 const MAX_LOCAL: u32 = 1024;
 /// Interfaces at most, VLANs included.
@@ -120,7 +122,7 @@ pub(crate) fn load(pins: &Pins, max_mappings: u32) -> Result<Ebpf> {
     let mut ebpf = loader.load(OBJECT).context("cannot create the gateway's maps")?;
     let refused = |name: &'static str| move || format!("the kernel refused the gateway's program {name}");
     program::<Xdp>(&mut ebpf, PROGRAM)?.load().with_context(refused(PROGRAM))?;
-    for name in [TUNNEL_PROGRAM, EGRESS_PROGRAM] {
+    for name in [TUNNEL_PROGRAM, EGRESS_PROGRAM, CLOCK_PROGRAM] {
         program::<SchedClassifier>(&mut ebpf, name)?.load().with_context(refused(name))?;
     }
     Ok(ebpf)

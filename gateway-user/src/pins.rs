@@ -44,6 +44,11 @@ impl Pins {
         self.layout.join(name)
     }
 
+    /// The program that tells the time.
+    pub(crate) fn clock(&self) -> PathBuf {
+        self.layout.join("clock")
+    }
+
     pub(crate) fn link(&self, hook: Hook, interface: u32) -> PathBuf {
         self.layout.join(LINKS).join(format!("{}-{interface}", hook.name()))
     }

@@ -13,6 +13,7 @@ use lungate_gateway_common::table::{self, Address, HOP_SLOTS, Hop, Vlan, control
 use rustix::fs::{FlockOperation, flock};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::clock::Clock;
 use crate::links::{Hook, links};
 use crate::network::{Interface, interfaces, own_addresses};
 use crate::pins::Pins;
@@ -26,6 +27,7 @@ pub(crate) struct Surroundings {
     vlans: aya::maps::HashMap<MapData, Vlan, u32>,
     hops: PerCpuArray<MapData, Hop>,
     control: Array<MapData, u64>,
+    clock: Clock,
     /// The identifier of `control` in the kernel.
     id: u32,
 }
@@ -60,6 +62,7 @@ impl Surroundings {
             vlans: Map::HashMap(open(map::VLANS)?).try_into()?,
             hops: Map::PerCpuArray(open(map::HOPS)?).try_into()?,
             control: Map::Array(control).try_into()?,
+            clock: Clock::open(pins)?,
             id,
         })
     }
@@ -115,10 +118,8 @@ impl Surroundings {
 
     /// Promises that changes are followed at once for so long.
     pub(crate) fn promise(&mut self, ahead: Duration) -> Result<()> {
-        let ahead = u64::try_from(ahead.as_nanos()).unwrap_or(0);
-        self.control
-            .set(control::WATCHED_UNTIL, now().saturating_add(ahead), 0)
-            .context("cannot renew the promise to watch")
+        let until = self.clock.after(ahead)?;
+        self.control.set(control::WATCHED_UNTIL, until, 0).context("cannot renew the promise to watch")
     }
 
     /// Takes the promise back.
@@ -129,7 +130,7 @@ impl Surroundings {
     /// Whether somebody promises to follow changes at once.
     pub(crate) fn are_watched(&self) -> Result<bool> {
         let until = self.control.get(&control::WATCHED_UNTIL, 0).context("cannot read who watches")?;
-        Ok(until > now())
+        Ok(until > self.clock.now()?)
     }
 
     /// The next hops that were asked for since a time, in nanoseconds of [`now`].
@@ -149,7 +150,7 @@ impl Surroundings {
     }
 }
 
-/// The clock of the programs, in nanoseconds: CLOCK_MONOTONIC_COARSE.
+/// The clock that says how old an answer is, in nanoseconds: CLOCK_MONOTONIC_COARSE.
 pub(crate) fn now() -> u64 {
     let now = clock_gettime(ClockId::MonotonicCoarse);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);

@@ -136,6 +136,11 @@ impl<const STEPS: u32> Kernel for Known<STEPS> {
     }
 
     #[inline(always)]
+    fn ticks(&self) -> u64 {
+        if STEPS >= CLOCK { self.0.ticks() } else { 0 }
+    }
+
+    #[inline(always)]
     fn control(&self, place: u32) -> u64 {
         match place {
             _ if STEPS >= CLOCK => self.0.control(place),

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
 use crate::cli::Global;
+use crate::clock::Clock;
 use crate::commands::status::Status;
 use crate::kernel;
 use crate::links::{Hook, Link, Mode, attach, links, replace_elsewhere};
@@ -94,6 +95,7 @@ fn attach_all(
     upgrade: Upgrade,
 ) -> Result<Vec<(u32, String)>> {
     let mut ebpf = object::load(pins, max_mappings)?;
+    Clock::pin(&mut ebpf, pins)?;
     upgrade.copy(pins)?;
     refresh(pins)?;
     upgrade.finish(pins, object::program(&mut ebpf, PROGRAM)?)?;
