@@ -11,6 +11,7 @@ mod egress;
 mod ends;
 mod errors;
 #[path = "../commands/foreign.rs"]
+#[expect(dead_code, reason = "other tests pin it")]
 mod foreign;
 mod frame;
 mod generate;
