@@ -22,6 +22,7 @@ mod malformed;
 mod model;
 mod network;
 mod offload;
+mod regressions;
 mod runner;
 mod segments;
 mod through;
