@@ -202,3 +202,150 @@ fn payload(emptied: Bucket, mut bucket: Bucket) -> Bucket {
     }
     bucket
 }
+
+#[cfg(test)]
+mod tests {
+    use lungate_gateway_common::table::{FROZEN, RESTRICTED};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Few enough that buckets become full.
+    const BUCKETS: u32 = 4;
+
+    /// A line of `FORWARD`: VIP port, device port, flags.
+    type Line = (u16, u16, u32);
+
+    fn content(lines: &[Line]) -> Content {
+        let mut content = Content::default();
+        for &(port, device, flags) in lines {
+            let (vip, device) = (([10, 9, 0, 1], port).into(), ([10, 2, 0, 1], device).into());
+            let counter = u32::from(port);
+            content.forward.insert(vip, super::Line { peer: device, flags, counter, mss: 0 });
+        }
+        content
+    }
+
+    /// The index as an array, and what the steps do to it.
+    #[derive(Clone, Debug)]
+    struct Array(Vec<Bucket>);
+
+    impl Array {
+        fn empty() -> Self {
+            Self(vec![Bucket::default(); BUCKETS as usize])
+        }
+
+        fn present(&self, is_whole: bool) -> Present {
+            Present { buckets: (0..).zip(self.0.iter().copied()).collect(), is_whole, mask: BUCKETS - 1 }
+        }
+
+        fn write(&mut self, places: &[u32], buckets: &[Bucket]) {
+            for (place, bucket) in places.iter().zip(buckets) {
+                self.0[*place as usize] = *bucket;
+            }
+        }
+
+        fn entries(&self) -> Vec<Entry> {
+            self.0.iter().flat_map(|bucket| bucket.entries).filter(Entry::is_there).collect()
+        }
+
+        /// Carries a change out up to a number of writes, of which there are three; after each, what is there must
+        /// be right.
+        fn change(&mut self, now: &Content, wanted: &Content, is_whole: bool, writes: usize) {
+            let (Edit::Put { keys, values, before }, fill) = self.present(is_whole).change(now, wanted)
+            else {
+                panic!("buckets are never removed");
+            };
+            let rounds =
+                [(&keys, &values), (&fill.places, &fill.payload), (&fill.places, &fill.publish)].into_iter();
+            for (round, (places, buckets)) in rounds.enumerate().take(writes) {
+                let old = self.clone();
+                self.write(places, buckets);
+                for (was, is) in
+                    old.0.iter().zip(&self.0).flat_map(|(was, is)| was.entries.iter().zip(&is.entries))
+                {
+                    // What may be in use keeps all but its state, and is not set anew without a round in between.
+                    assert!(!was.is_there() || *is == *was || round == 0 && *is == was.emptied());
+                    assert!(was.is_there() || !is.is_there() || round == 2 && is.emptied() == *was);
+                }
+                expect_right(self, if round == 0 { now } else { wanted });
+                if round == 0 {
+                    expect_right(self, wanted);
+                    let mut undone = self.clone();
+                    undone.write(places, &before.iter().flatten().copied().collect::<Vec<_>>());
+                    assert_eq!(undone.0, old.0);
+                }
+            }
+        }
+    }
+
+    fn entries(content: &Content) -> Vec<Entry> {
+        let present = Present { mask: BUCKETS - 1, ..Present::default() };
+        present.claims(content, content).into_iter().filter_map(|claim| claim.entry).collect()
+    }
+
+    fn expect_right(index: &Array, content: &Content) {
+        let lines = entries(content);
+        assert!(index.entries().iter().all(|entry| lines.contains(entry)), "{index:?}: {lines:?}");
+    }
+
+    #[test]
+    fn a_line_that_stays_is_not_written_and_one_that_is_frozen_is_emptied() {
+        let mut index = Array::empty();
+        let now = content(&[(1, 1, 0), (2, 2, RESTRICTED)]);
+        index.change(&Content::default(), &now, false, 3);
+        assert_eq!(index.entries().len(), 2);
+        let (Edit::Put { keys, .. } | Edit::Remove { keys, .. }, fill) =
+            index.present(false).change(&now, &now);
+        assert!(keys.is_empty() && fill.places.is_empty());
+        let frozen = content(&[(1, 1, FROZEN), (2, 2, RESTRICTED)]);
+        index.change(&now, &frozen, false, 3);
+        assert_eq!(index.entries(), entries(&frozen));
+    }
+
+    #[test]
+    fn late_replies_leave_a_place_to_others() {
+        let mut wanted = Content::default();
+        for port in 1..=3 {
+            let flags = if port == 3 { 0 } else { RETIRED };
+            let line = super::Line { peer: ([10, 9, 0, 1], port).into(), flags, counter: 0, mss: 0 };
+            wanted.reverse.insert(([10, 2, 0, 1], port).into(), line);
+        }
+        let (_, fill) = Present::default().change(&Content::default(), &wanted);
+        let there = fill.publish[0].entries.map(|entry| entry.portal().port());
+        assert_eq!((fill.places, there), (vec![0], [3, 1].map(u16::to_be)));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_there_is_right_at_every_moment(
+            changes in prop::collection::vec(
+                (
+                    prop::collection::btree_map(0..12_u16, (0..4_u16, 0..3_u32), 0..12),
+                    any::<bool>(),
+                    0..4_usize,
+                ),
+                1..12,
+            )
+        ) {
+            let (mut index, mut now) = (Array::empty(), Content::default());
+            for (lines, is_whole, writes) in changes {
+                let lines: Vec<Line> = lines.into_iter().map(|(port, (to, flags))| (port, to, flags)).collect();
+                let wanted = content(&lines);
+                index.change(&now, &wanted, is_whole, writes);
+                if writes == 0 {
+                    // Nor were the lines.
+                    continue;
+                }
+                now = wanted;
+                if writes == 3 && is_whole {
+                    let missing = entries(&now).into_iter().filter(|entry| !index.entries().contains(entry));
+                    for entry in missing {
+                        let bucket = index.0[place(&entry.portal(), BUCKETS - 1) as usize];
+                        prop_assert!(bucket.entries.iter().all(Entry::is_there));
+                    }
+                }
+            }
+        }
+    }
+}

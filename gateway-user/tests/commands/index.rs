@@ -71,12 +71,15 @@ impl Index {
         assert!(missing.is_empty(), "{after}: {missing:?} are not in the index");
     }
 
-    /// The upper bits of the product of address and port with 2⁶⁴ over the golden ratio.
     fn place(&self, (portal, ..): &Entry) -> u32 {
-        let key = portal.iter().fold(0_u64, |key, byte| key << 8 | u64::from(*byte));
-        let hash = u32::try_from(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40).unwrap();
-        hash % u32::try_from(self.buckets.len()).unwrap()
+        place(portal, u32::try_from(self.buckets.len()).unwrap())
     }
+}
+
+/// Where a portal belongs: the upper bits of the product of address and port with 2⁶⁴ over the golden ratio.
+fn place(portal: &[u8; 6], buckets: u32) -> u32 {
+    let key = portal.iter().fold(0_u64, |key, byte| key << 8 | u64::from(*byte));
+    u32::try_from(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40).unwrap() % buckets
 }
 
 fn entry(bytes: &[u8]) -> Entry {
@@ -136,23 +139,25 @@ fn what_apply_writes_is_in_it_but_not_ipv6_nor_what_is_frozen() {
     assert!(Index::of(&gateway).entries().is_empty());
 }
 
-/// Three lines of one bucket: two of them are in it, and where one of these goes there is room for the third.
+/// Three lines of one bucket: two of them are in it, and where one of these goes `apply` has room for the third.
 #[test]
 fn a_bucket_that_is_full_leaves_a_line_out() {
-    let gateway = Gateway::new();
-    gateway.json(&["load", "--iface", "h0", "--max-mappings", "4"]);
-    let many: Vec<Value> =
-        (1..=4).map(|i| mapping(&format!("10.9.0.1:{i}"), &format!("10.2.0.11:{i}"), &[])).collect();
-    let mut document = lone(&many);
-    document["retired"] = (1..=4)
-        .map(|i| json!({ "vip": format!("10.9.0.1:{i}"), "device": format!("10.2.0.12:{i}") }))
-        .collect();
-    gateway.apply(&document);
+    let gateway = loaded();
+    let is_there = |port: &u8| place(&[10, 9, 0, 1, 0, *port], 128) == 7;
+    let ports: Vec<u8> = (0..=255).filter(is_there).take(3).collect();
+    let line = |port: &u8| mapping(&format!("10.9.0.1:{port}"), &format!("10.2.0.11:{port}"), &[]);
+    let lines: Vec<Value> = ports.iter().map(line).collect();
+    gateway.apply(&lone(&lines));
     let index = Index::of(&gateway);
     index.expect_whole("apply");
-    assert!(index.entries().len() < 12, "no bucket of 8 is full of 12 lines");
-    gateway.apply(&lone(&many[1..]));
-    Index::of(&gateway).expect_whole("apply of fewer");
+    assert_eq!((index.buckets[&7].len(), index.entries().len()), (2, 5));
+    let gone = format!("10.9.0.1:{}", ports[0]);
+    gateway.json(&["map", "remove", &gone]);
+    Index::of(&gateway).expect_right("remove");
+    gateway.json(&["apply"]);
+    let index = Index::of(&gateway);
+    index.expect_whole("apply of fewer");
+    assert_eq!((index.buckets[&7].len(), index.entries().len()), (2, 4));
 }
 
 #[test]

@@ -69,8 +69,11 @@ fn maps_that_take_no_writes() {
     };
     let gateway = one_of("4");
     freeze(&gateway, "FORWARD");
-    let parts = ["FORWARD may not be written", "CAP_BPF", "catalog is as before"];
-    expect_undone(&gateway, &["map", "migrate", "10.9.0.1:1", "--to", "10.2.0.12:1"], &parts);
+    let migrate = ["map", "migrate", "10.9.0.1:1", "--to", "10.2.0.12:1"];
+    expect_undone(&gateway, &migrate, &["FORWARD may not be written", "CAP_BPF", "catalog is as before"]);
+    let gateway = one_of("4");
+    freeze(&gateway, "INDEX");
+    expect_undone(&gateway, &migrate, &["INDEX may not be written", "catalog is as before"]);
     // What was removed already comes back.
     let gateway = one_of("4");
     freeze(&gateway, "REVERSE");
