@@ -125,9 +125,15 @@ impl Entry {
 }
 
 impl Bucket {
+    /// Puts an entry where nothing is there; says whether there was room.
+    pub fn put(&mut self, entry: Entry) -> bool {
+        let free = self.entries.iter_mut().find(|entry| !entry.is_there());
+        free.map(|place| *place = entry).is_some()
+    }
+
     /// The entry of a portal in one direction.
     #[inline(always)]
-    pub(crate) fn find(&self, portal: &Portal, direction: Direction) -> Option<&Entry> {
+    pub fn find(&self, portal: &Portal, direction: Direction) -> Option<&Entry> {
         let [.., address] = portal.address().longs();
         let state = match direction {
             Direction::ToDevice => TO_DEVICE,
