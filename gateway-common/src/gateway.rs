@@ -49,8 +49,8 @@ pub trait Kernel {
     fn forget(&self, headers: Headers) -> Option<Headers>;
     /// The same for a number, in a loop.
     fn forget_number(&self, number: u32) -> Option<u32>;
-    /// Counts a packet of a mapping and its bytes.
-    fn count_traffic(&self, mapping: &Mapping, direction: Direction, bytes: u16);
+    /// Counts a packet and its bytes at a place in `TRAFFIC`.
+    fn count_traffic(&self, counter: u32, direction: Direction, bytes: u16);
     /// Counts a reason.
     fn count(&self, reason: Reason);
 }
@@ -391,7 +391,7 @@ impl Parcel<'_> {
     #[inline(always)]
     fn count(&self, kernel: &impl Kernel, ip: &Ip) {
         if self.quote.is_none() {
-            kernel.count_traffic(self.mapping, self.direction, ip.length);
+            kernel.count_traffic(self.mapping.counter(), self.direction, ip.length);
         }
     }
 }

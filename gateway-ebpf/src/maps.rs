@@ -196,8 +196,8 @@ impl Kernel for Maps {
     }
 
     #[inline(always)]
-    fn count_traffic(&self, mapping: &Mapping, direction: Direction, bytes: u16) {
-        let Some(traffic) = TRAFFIC.get_ptr_mut(mapping.counter()) else { return };
+    fn count_traffic(&self, counter: u32, direction: Direction, bytes: u16) {
+        let Some(traffic) = TRAFFIC.get_ptr_mut(counter) else { return };
         // SAFETY: as for `hop`.
         let traffic = unsafe { &mut *traffic };
         match direction {

@@ -196,9 +196,9 @@ impl<const STEPS: u32> Kernel for Known<STEPS> {
     }
 
     #[inline(always)]
-    fn count_traffic(&self, mapping: &Mapping, direction: Direction, bytes: u16) {
+    fn count_traffic(&self, counter: u32, direction: Direction, bytes: u16) {
         if STEPS >= COUNT {
-            self.0.count_traffic(mapping, direction, bytes);
+            self.0.count_traffic(counter, direction, bytes);
         }
     }
 
@@ -238,8 +238,9 @@ impl<P: Packet, const STEPS: u32> Packet for Kept<P, STEPS> {
     }
 
     #[inline(always)]
-    fn clamp_mss(&mut self, kernel: &impl Kernel, ip: &Ip, header: usize, most: u16) -> Option<()> {
-        self.0.clamp_mss(kernel, ip, header, most)
+    fn clamp_mss(&mut self, _: &impl Kernel, _: &Ip, _: usize, _: u16) -> Option<()> {
+        // No packet here opens a connection.
+        Some(())
     }
 
     #[inline(always)]
