@@ -73,9 +73,9 @@ fn change(global: &Global, change: Change) -> Result<Changed> {
 #[derive(Serialize)]
 struct Changed {
     change: String,
-    /// CLOCK_MONOTONIC after the last map system call, in nanoseconds.
+    /// CLOCK_MONOTONIC after the last of the system calls that packets wait for, in nanoseconds.
     changed_at_monotonic_ns: u64,
-    /// From the first to the last map system call, in microseconds.
+    /// From the first to the last map system call that packets wait for, in microseconds.
     flip_us: f64,
 }
 
@@ -91,9 +91,9 @@ struct Migrated {
     vip: SocketAddr,
     from: Option<SocketAddr>,
     to: SocketAddr,
-    /// CLOCK_MONOTONIC after the last map system call, in nanoseconds.
+    /// CLOCK_MONOTONIC after the last of the system calls that packets wait for, in nanoseconds.
     flipped_at_monotonic_ns: u64,
-    /// From the first to the last map system call, in microseconds.
+    /// From the first to the last map system call that packets wait for, in microseconds.
     flip_us: f64,
 }
 

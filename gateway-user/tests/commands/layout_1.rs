@@ -11,6 +11,7 @@ use crate::bytes::{address, portal};
 use crate::document::{lone, mapping};
 use crate::foreign::Foreign;
 use crate::gateway::{Gateway, stdout, write_entry};
+use crate::index::Index;
 
 const RESTRICTED: u32 = 2;
 const RETIRED: u32 = 4;
@@ -89,6 +90,7 @@ fn expect_brought_over(gateway: &Gateway) {
     let listed = gateway.json(&["map", "list"]);
     assert_eq!(listed["mappings"][0]["device"], "10.2.0.12:1");
     assert_eq!(listed["retired"], json!([{ "vip": "10.9.0.1:1", "device": "10.2.0.11:1" }]));
+    Index::of(gateway).expect_whole("the upgrade");
     let again = gateway.json(&["apply"]);
     assert_eq!(again["changes"], json!([]));
 }

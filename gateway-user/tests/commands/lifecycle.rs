@@ -169,8 +169,13 @@ fn vips_and_filter_follow_the_table() {
 fn segments_are_clamped_as_the_catalog_says() {
     let gateway = Gateway::loaded();
     let mut document = catalog();
-    document["volumes"]["vol0"]["mss_clamp"] = json!(1360);
     gateway.apply(&document);
+    document["volumes"]["vol0"]["mss_clamp"] = json!(1360);
+    let changes = gateway.apply(&document)["changes"].clone();
+    assert!(
+        changes.as_array().unwrap().contains(&json!("change the MSS clamp of 10.9.0.1:4001")),
+        "{changes}"
+    );
     let listed = gateway.json(&["map", "list"]);
     let clamps: Vec<_> =
         listed["mappings"].as_array().unwrap().iter().map(|line| line["mss_clamp"].clone()).collect();
