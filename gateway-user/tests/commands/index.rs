@@ -19,12 +19,15 @@ const FROZEN: u32 = 1;
 const RESTRICTED: u32 = 2;
 const RETIRED: u32 = 4;
 /// Bits of an entry's state.
-const TO_DEVICE: u16 = 1;
-const TO_HOST: u16 = 2;
-const LISTED: u16 = 4;
+const TO_DEVICE: u8 = 1;
+const TO_HOST: u8 = 2;
+const LISTED: u8 = 4;
+/// Entries of a bucket, and bytes of an entry.
+const WAYS: usize = 4;
+const ENTRY: usize = 16;
 
 /// An entry, or a line as it would be one: address and port, state, the peer's address and port, counter.
-type Entry = ([u8; 6], u16, [u8; 6], u32);
+type Entry = ([u8; 6], u8, [u8; 6], u32);
 
 /// The map, and the lines that belong in it.
 pub(crate) struct Index {
@@ -37,7 +40,7 @@ impl Index {
         let buckets = dump(&gateway.map("INDEX")).into_iter().map(|bucket| {
             let place = u32::from_le_bytes(shown(&bucket["key"]).try_into().unwrap());
             let entries = shown(&bucket["value"]);
-            (place, entries.chunks(32).map(entry).filter(|(_, state, ..)| *state != 0).collect())
+            (place, entries.chunks(ENTRY).map(entry).filter(|(_, state, ..)| *state != 0).collect())
         });
         let lines =
             [("FORWARD", TO_DEVICE), ("REVERSE", TO_HOST)].into_iter().flat_map(|(name, direction)| {
@@ -65,7 +68,7 @@ impl Index {
     /// Every line is in it, but for those whose bucket is full of others.
     pub(crate) fn expect_whole(&self, after: &str) {
         self.expect_right(after);
-        let has_room = |line: &Entry| self.buckets[&self.place(line)].len() < 2;
+        let has_room = |line: &Entry| self.buckets[&self.place(line)].len() < WAYS;
         let entries = self.entries();
         let missing: Vec<Entry> = self.lines.difference(&entries).copied().filter(has_room).collect();
         assert!(missing.is_empty(), "{after}: {missing:?} are not in the index");
@@ -82,16 +85,14 @@ fn place(portal: &[u8; 6], buckets: u32) -> u32 {
     u32::try_from(key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40).unwrap() % buckets
 }
 
+/// Address, port, the peer's port and address as they lie in a packet, three bytes of counter, one of state.
 fn entry(bytes: &[u8]) -> Entry {
-    let portal = |at: usize| bytes[at..at + 6].try_into().unwrap();
-    let state = u16::from_ne_bytes([bytes[6], bytes[7]]);
-    let counter = u32::from_ne_bytes(bytes[16..20].try_into().unwrap());
-    assert!(bytes[20..].iter().all(|byte| *byte == 0) && bytes[14..16] == [0; 2], "{bytes:?}");
-    (portal(0), state, portal(8), counter)
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, state] = bytes.try_into().unwrap();
+    ([a, b, c, d, e, f], state, [i, j, k, l, g, h], u32::from_le_bytes([m, n, o, 0]))
 }
 
 /// A line as an entry; none of IPv6, nor of what is frozen.
-fn line(shown_entry: &Value, direction: u16) -> Option<Entry> {
+fn line(shown_entry: &Value, direction: u8) -> Option<Entry> {
     let (key, value) = (shown(&shown_entry["key"]), shown(&shown_entry["value"]));
     let is_v4 = |portal: &[u8]| portal[..12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
     let number = |at: usize| u32::from_ne_bytes(value[at..at + 4].try_into().unwrap());
@@ -124,7 +125,7 @@ fn what_apply_writes_is_in_it_but_not_ipv6_nor_what_is_frozen() {
     gateway.apply(&document);
     let index = Index::of(&gateway);
     index.expect_whole("apply");
-    let states: Vec<u16> = index.entries().iter().map(|(_, state, ..)| *state).collect();
+    let states: Vec<u8> = index.entries().iter().map(|(_, state, ..)| *state).collect();
     assert_eq!(states, [TO_HOST, TO_HOST | LISTED, TO_HOST, TO_DEVICE, TO_DEVICE | LISTED]);
     // Thawed, and another one frozen.
     for line in document["mappings"].as_array_mut().unwrap() {
@@ -139,25 +140,28 @@ fn what_apply_writes_is_in_it_but_not_ipv6_nor_what_is_frozen() {
     assert!(Index::of(&gateway).entries().is_empty());
 }
 
-/// Three lines of one bucket: two of them are in it, and where one of these goes `apply` has room for the third.
+/// More lines of one bucket than it holds, and where one goes that is in it `apply` has room for another one.
 #[test]
 fn a_bucket_that_is_full_leaves_a_line_out() {
     let gateway = loaded();
-    let is_there = |port: &u8| place(&[10, 9, 0, 1, 0, *port], 128) == 7;
-    let ports: Vec<u8> = (0..=255).filter(is_there).take(3).collect();
-    let line = |port: &u8| mapping(&format!("10.9.0.1:{port}"), &format!("10.2.0.11:{port}"), &[]);
-    let lines: Vec<Value> = ports.iter().map(line).collect();
-    gateway.apply(&lone(&lines));
+    let is_there = |port: &u16| {
+        let [high, low] = port.to_be_bytes();
+        place(&[10, 9, 0, 1, high, low], 64) == 7
+    };
+    let ports: Vec<u16> = (1..=u16::MAX).filter(is_there).take(WAYS + 1).collect();
+    let lines = ports.iter().enumerate();
+    let lines =
+        lines.map(|(i, port)| mapping(&format!("10.9.0.1:{port}"), &format!("10.2.0.11:{}", i + 1), &[]));
+    gateway.apply(&lone(&lines.collect::<Vec<_>>()));
     let index = Index::of(&gateway);
     index.expect_whole("apply");
-    assert_eq!((index.buckets[&7].len(), index.entries().len()), (2, 5));
-    let gone = format!("10.9.0.1:{}", ports[0]);
-    gateway.json(&["map", "remove", &gone]);
+    assert_eq!((index.buckets[&7].len(), index.entries().len()), (WAYS, index.lines.len() - 1));
+    gateway.json(&["map", "remove", &format!("10.9.0.1:{}", ports[0])]);
     Index::of(&gateway).expect_right("remove");
     gateway.json(&["apply"]);
     let index = Index::of(&gateway);
     index.expect_whole("apply of fewer");
-    assert_eq!((index.buckets[&7].len(), index.entries().len()), (2, 4));
+    assert_eq!((index.buckets[&7].len(), index.entries().len()), (WAYS, index.lines.len()));
 }
 
 #[test]
@@ -168,7 +172,7 @@ fn an_apply_without_differences_mends_it() {
     gateway.apply(&document);
     let places: Vec<Vec<u8>> = dump(&gateway.map("INDEX")).iter().map(|entry| shown(&entry["key"])).collect();
     // Of a VIP that is not there, at every place.
-    let mut wrong = vec![10, 9, 0, 9, 0, 1, 1, 0, 10, 2, 0, 11, 0, 1];
+    let mut wrong = vec![10, 9, 0, 9, 0, 1, 0, 1, 10, 2, 0, 11, 0, 0, 0, TO_DEVICE];
     wrong.resize(64, 0);
     for value in [vec![0; 64], wrong] {
         places.iter().for_each(|place| gateway.write_entry("INDEX", place, &value));
