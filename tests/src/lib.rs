@@ -1,11 +1,16 @@
 //! End-to-end tests: whole labs in network namespaces, with real targets and real clients. They use the programs
 //! as `cargo xtask build` leaves them; `cargo xtask test` builds them first.
 
+pub mod counted;
+pub mod icmp;
+pub mod layout_1;
 pub mod net;
 pub mod packet;
+mod pass;
 pub mod random;
 pub mod rough;
 pub mod transfer;
+pub mod worker;
 
 use std::process::{Command, Output};
 

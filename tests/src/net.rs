@@ -6,13 +6,15 @@
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use xtask::lab::bare::Bare;
 
 use crate::built;
+use crate::pass::pass_all;
 
 /// How long anything may take that is only a matter of this machine's load.
 pub const BOUND: Duration = Duration::from_secs(20);
@@ -62,7 +64,7 @@ const QUIET: &str = "
 for i in all default; do
     sysctl -qw net.ipv6.conf.$i.accept_dad=0 net.ipv6.conf.$i.accept_ra=0 net.ipv4.conf.$i.rp_filter=0
 done
-sysctl -qw net.ipv4.tcp_congestion_control=cubic
+sysctl -qw net.ipv4.tcp_congestion_control=reno
 ";
 
 const FORWARD: &str = "
@@ -75,12 +77,14 @@ sysctl -qw net.ipv4.icmp_ratelimit=0 net.ipv6.icmp.ratelimit=0
 pub struct Net {
     /// To run things on them.
     pub lab: Bare,
+    /// The host's end has a program, so that what is sent back to it arrives.
+    _passing: Option<OwnedFd>,
 }
 
 impl Net {
     /// All in a row.
     pub fn new() -> Result<Self> {
-        let net = Self::unjoined(&[])?;
+        let mut net = Self::unjoined(&[])?;
         net.join(("gateway", "h0"), ("host", "eth0"))?;
         net.join(("gateway", "d0"), ("device", "eth0"))?;
         net.address("gateway", "d0", "10.2.0.1/24", "fd02::1/64")?;
@@ -90,7 +94,7 @@ impl Net {
 
     /// A router between gateway and device.
     pub fn with_router() -> Result<Self> {
-        let net = Self::unjoined(&["router"])?;
+        let mut net = Self::unjoined(&["router"])?;
         net.join(("gateway", "h0"), ("host", "eth0"))?;
         net.join(("gateway", "d0"), ("router", "g0"))?;
         net.join(("router", "v0"), ("device", "eth0"))?;
@@ -113,7 +117,7 @@ impl Net {
     /// A wire on each side of the gateway that a test itself has to be: frames come in at `a0` and `a1` from the
     /// host and the gateway, at `b0` and `b1` from the device and the gateway.
     pub fn with_wires() -> Result<Self> {
-        let net = Self::unjoined(&["wire"])?;
+        let mut net = Self::unjoined(&["wire"])?;
         // Nothing of its own may speak there.
         net.lab.shell("wire", "sysctl -qw net.ipv6.conf.default.disable_ipv6=1")?;
         net.join(("wire", "a0"), ("host", "eth0"))?;
@@ -141,8 +145,10 @@ impl Net {
 
     /// The link address of an interface.
     pub fn link_address(&self, machine: &str, interface: &str) -> Result<String> {
-        let shown = self.lab.shell(machine, &format!("cat /sys/class/net/{interface}/address"))?;
-        Ok(shown.trim().to_owned())
+        let shown = self.lab.shell(machine, &format!("ip -o link show dev {interface}"))?;
+        let mut words = shown.split_whitespace();
+        words.find(|word| *word == "link/ether");
+        words.next().map(str::to_owned).with_context(|| format!("{interface} has no link address: {shown}"))
     }
 
     fn unjoined(more: &[&str]) -> Result<Self> {
@@ -151,17 +157,18 @@ impl Net {
         for machine in machines {
             lab.shell(machine, QUIET)?;
         }
-        Ok(Self { lab })
+        Ok(Self { lab, _passing: None })
     }
 
-    /// A link between two machines. An end that is to receive a redirected frame needs NAPI, which gro turns on; the
-    /// checksums of what is sent must be whole, as those of real network cards are.
+    /// A link between two machines. An end that is to receive a redirected frame needs NAPI, which gro turns on, and
+    /// the other end hears of it only if it is turned on while the link is up; the checksums of what is sent must be
+    /// whole, as those of real network cards are.
     fn join(&self, one: (&str, &str), other: (&str, &str)) -> Result<()> {
         let there = self.lab.namespace(other.0);
         let add = format!("ip link add {} type veth peer name {} netns {there}", one.1, other.1);
         self.lab.shell(one.0, &add)?;
         for (machine, name) in [one, other] {
-            let up = format!("ethtool -K {name} tx off gro on >/dev/null; ip link set {name} up");
+            let up = format!("ip link set {name} up; ethtool -K {name} tx off gro on >/dev/null");
             self.lab.shell(machine, &up)?;
         }
         Ok(())
@@ -173,8 +180,9 @@ impl Net {
     }
 
     /// What is the same whatever lies in between.
-    fn configure(&self) -> Result<()> {
+    fn configure(&mut self) -> Result<()> {
         self.lab.shell("gateway", FORWARD)?;
+        self._passing = Some(self.lab.within("host", || pass_all("eth0"))?);
         self.address("gateway", "h0", "10.1.0.1/24", "fd01::1/64")?;
         self.address("host", "eth0", "10.1.0.2/24", "fd01::2/64")?;
         self.address("device", "eth0", "10.2.0.11/24", "fd02::11/64")?;

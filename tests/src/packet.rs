@@ -3,12 +3,11 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Result, ensure};
+
+use crate::worker::Worker;
 
 /// The bytes that may wait to be read.
 const ROOM: i32 = 128 << 20;
@@ -141,21 +140,17 @@ pub fn wait(sockets: &[&PacketSocket], most: Duration) {
 
 /// Looks at everything on an interface until it is asked what it saw.
 #[derive(Debug)]
-pub struct Sniffer {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<Vec<Seen>>>,
-}
+pub struct Sniffer(Worker<Vec<Seen>>);
 
 impl Sniffer {
     /// On an interface of this thread's network namespace.
     pub fn start(interface: &str) -> Result<Self> {
         let socket = PacketSocket::open(interface, true)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().spawn(move || {
+        Ok(Self(Worker::start(move |told| {
             let mut seen = Vec::new();
             loop {
-                let is_last = told.load(Ordering::Acquire);
+                // What was there when it was told is looked at.
+                let is_last = told.to_end();
                 wait(&[&socket], Duration::from_millis(10));
                 seen.extend(std::iter::from_fn(|| socket.receive()));
                 if is_last {
@@ -163,13 +158,11 @@ impl Sniffer {
                     return Ok(seen);
                 }
             }
-        });
-        Ok(Self { stop, thread: thread.context("cannot start a thread")? })
+        })))
     }
 
     /// What it has seen.
     pub fn stop(self) -> Result<Vec<Seen>> {
-        self.stop.store(true, Ordering::Release);
-        self.thread.join().unwrap_or_else(|_| Err(anyhow!("the sniffer panicked")))
+        self.0.finish()
     }
 }

@@ -1,15 +1,13 @@
 //! A wire that loses, repeats and reorders frames, by numbers that follow from a seed.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use xtask::lab::bare::Bare;
 
 use crate::packet::{PacketSocket, wait};
 use crate::random::Random;
+use crate::worker::Worker;
 
 /// Of so many frames one is lost, one is repeated; twice as many are held back.
 const LOST: u64 = 100;
@@ -34,36 +32,29 @@ pub struct Fate {
 
 /// The wire, at work.
 #[derive(Debug)]
-pub struct RoughWire {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<Fate>>,
-}
+pub struct RoughWire(Worker<Fate>);
 
 impl RoughWire {
     /// Between two interfaces of the machine `wire`.
     pub fn start(lab: &Bare, one: &str, other: &str, seed: u64) -> Result<Self> {
         let sockets =
             lab.within("wire", || Ok([PacketSocket::open(one, false)?, PacketSocket::open(other, false)?]))?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().spawn(move || {
+        Ok(Self(Worker::start(move |told| {
             let [one, other] = &sockets;
             let mut ways = [Way::new(one, other, seed), Way::new(other, one, !seed)];
-            while !told.load(Ordering::Acquire) {
+            while !told.to_end() {
                 wait(&[one, other], PATIENCE);
                 ways.iter_mut().try_for_each(Way::carry)?;
             }
             one.expect_all_seen()?;
             other.expect_all_seen()?;
             Ok(ways[0].fate + ways[1].fate)
-        });
-        Ok(Self { stop, thread: thread.context("cannot start a thread")? })
+        })))
     }
 
     /// What it has done to frames.
     pub fn stop(self) -> Result<Fate> {
-        self.stop.store(true, Ordering::Release);
-        self.thread.join().unwrap_or_else(|_| Err(anyhow!("the wire panicked")))
+        self.0.finish()
     }
 }
 

@@ -2,24 +2,23 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{JoinHandle, scope};
+use std::thread::scope;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use xtask::lab::bare::Bare;
 
+use crate::worker::Worker;
+
 /// How long an end may hear nothing.
-const SILENCE: Duration = Duration::from_secs(30);
+const SILENCE: Duration = Duration::from_secs(8);
 const CHUNK: usize = 64 << 10;
 
-/// The device's end: takes connections until it is dropped.
+/// The device's end: takes connections until it is told to end.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<()>>>,
+    worker: Worker<()>,
 }
 
 impl Server {
@@ -30,12 +29,10 @@ impl Server {
             TcpListener::bind(address).with_context(|| format!("cannot listen at {address}"))
         })?;
         listener.set_nonblocking(true)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
+        let worker = Worker::start(move |told| {
             scope(|connections| {
                 let mut open = Vec::new();
-                while !told.load(Ordering::Acquire) {
+                while !told.to_end() {
                     match listener.accept() {
                         Ok((stream, _)) => open.push(connections.spawn(move || answer(stream))),
                         Err(_) => std::thread::park_timeout(Duration::from_millis(1)),
@@ -44,22 +41,12 @@ impl Server {
                 open.into_iter().try_for_each(joined)
             })
         });
-        Ok(Self { address, stop, thread: Some(thread) })
+        Ok(Self { address, worker })
     }
 
     /// Waits for the connections; fails where one of them got other bytes than it should.
-    pub fn finish(mut self) -> Result<()> {
-        self.stop.store(true, Ordering::Release);
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(result)) => result.with_context(|| format!("at {}", self.address)),
-            _ => Err(anyhow!("the server at {} panicked", self.address)),
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
+    pub fn finish(self) -> Result<()> {
+        self.worker.finish().with_context(|| format!("at {}", self.address))
     }
 }
 

@@ -10,8 +10,8 @@ use lungate_tests::transfer::{Server, exchange};
 
 const SEED: u64 = 0x6c75_6e67_6174_6503;
 const CONNECTIONS: u64 = 4;
-/// Either way, and of each connection: 8 MiB together for each family.
-const BYTES: u64 = 2 << 20;
+/// Either way, and of each connection: 16 MiB together for each family.
+const BYTES: u64 = 4 << 20;
 /// The frames that this many bytes make at least, on one wire.
 const LEAST: u64 = 2 * 2 * CONNECTIONS * BYTES / 1500;
 
