@@ -2,17 +2,16 @@
 //! packet is lost, counted one by one and by what iperf3 sends again.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use lungate_tests::counted::{Counted, Route};
 use lungate_tests::layout_1;
 use lungate_tests::net::{FAMILIES, Family, Net, wait_until};
 use lungate_tests::random::Random;
 use serde_json::{Value, json};
-use xtask::step::output;
 
 const SEED: u64 = 0x6c75_6e67_6174_6501;
 /// How long iperf3 sends, and how fast each way: far less than the links take, so that they lose nothing themselves.
@@ -22,8 +21,8 @@ const RATE: &str = "40M";
 const LOADS: u32 = 20;
 const KILLS: u32 = 8;
 const UPGRADES: u32 = 3;
-/// A killed command may have come as far as this.
-const LONGEST_LIFE_US: u64 = 60_000;
+
+const LOAD: [&str; 5] = ["load", "--iface", "h0", "--iface", "d0"];
 
 /// iperf3, the counted segments each way, and a mapping that moves, by their ports at the VIP and at the device.
 const IPERF: (u16, u16) = (4001, 5001);
@@ -49,6 +48,16 @@ fn nothing_is_lost_while_everything_is_replaced_killed_and_upgraded() -> Result<
     let is_over = || clients.iter().any(|client| net.lab.ended(client).is_some());
 
     let mut random = Random::new(SEED);
+    // A command is killed at the latest when it would end by itself.
+    let begin = Instant::now();
+    load(net)?;
+    let load_takes = begin.elapsed();
+    net.lab.lungate(&["apply"])?;
+    let others_take = begin.elapsed() - load_takes;
+    let takes = |arguments: &[String]| match arguments {
+        [word, ..] if word == "load" || word == "serve" => load_takes,
+        _ => others_take,
+    };
     let (mut loads, mut kills, mut upgrades) = (0, 0, 0);
     while !is_over() {
         for _ in 0..4 {
@@ -56,14 +65,15 @@ fn nothing_is_lost_while_everything_is_replaced_killed_and_upgraded() -> Result<
             loads += 1;
         }
         for arguments in commands(&mut random) {
-            kill(net, &arguments, &mut random)?;
+            kill(net, &arguments, random_part(takes(&arguments), &mut random)?)?;
             kills += 1;
             heal(net)?;
         }
         layout_1::bring_back(net)?;
         // Half of the upgrades are interrupted and begun anew.
         if random.one_in(2) {
-            kill(net, &["load", "--iface", "h0", "--iface", "d0"].map(str::to_owned), &mut random)?;
+            let again = words(&LOAD);
+            kill(net, &again, random_part(takes(&again), &mut random)?)?;
             kills += 1;
         }
         load(net)?;
@@ -82,7 +92,7 @@ fn nothing_is_lost_while_everything_is_replaced_killed_and_upgraded() -> Result<
         sent += stream.finish()?;
     }
     println!(
-        "{loads} loads, {kills} kills, {upgrades} upgrades; {sent} segments counted, {retransmits} retransmitted"
+        "load takes {load_takes:?}, apply {others_take:?}; {loads} loads, {kills} kills, {upgrades} upgrades; {sent} segments counted, {retransmits} retransmitted"
     );
     ensure!(loads >= LOADS && kills >= KILLS && upgrades >= UPGRADES, "too little was done");
     ensure!(retransmits == 0, "iperf3 sent {retransmits} segments again");
@@ -164,7 +174,7 @@ fn retransmitted(report: &str) -> Result<u64> {
 
 /// Replaces the programs.
 fn load(net: &Net) -> Result<()> {
-    net.lab.lungate(&["load", "--iface", "h0", "--iface", "d0"]).map(|_| ())
+    net.lab.lungate(&LOAD).map(|_| ())
 }
 
 /// What is killed: every command that changes something, and the one that stays.
@@ -173,21 +183,23 @@ fn commands(random: &mut Random) -> Vec<Vec<String>> {
     let to = if random.one_in(2) { MOVED } else { MOVING.1 };
     let vip = SocketAddr::new(family.vip, MOVING.0).to_string();
     let to = SocketAddr::new(family.device, to).to_string();
-    let of = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
-    vec![
-        of(&["serve"]),
-        of(&["apply"]),
-        of(&["load", "--iface", "h0", "--iface", "d0"]),
-        of(&["map", "migrate", &vip, "--to", &to]),
-    ]
+    vec![words(&["serve"]), words(&["apply"]), words(&LOAD), words(&["map", "migrate", &vip, "--to", &to])]
 }
 
-/// Starts a command and kills it, wherever it is by then.
-fn kill(net: &Net, arguments: &[String], random: &mut Random) -> Result<()> {
+fn words(of: &[&str]) -> Vec<String> {
+    of.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// Less than all of a time.
+fn random_part(of: Duration, random: &mut Random) -> Result<Duration> {
+    Ok(Duration::from_micros(random.below(u64::try_from(of.as_micros())?)))
+}
+
+/// Starts a command and kills it after so long, wherever it is by then.
+fn kill(net: &Net, arguments: &[String], life: Duration) -> Result<()> {
     let mut command = net.lab.lungate_command();
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = Killed(command.spawn().context("cannot start lungate")?);
-    let life = Duration::from_micros(random.below(LONGEST_LIFE_US));
     let begin = Instant::now();
     while begin.elapsed() < life {
         std::thread::park_timeout(life.saturating_sub(begin.elapsed()));
