@@ -87,6 +87,7 @@ impl Net {
         let mut net = Self::unjoined(&[])?;
         net.join(("gateway", "h0"), ("host", "eth0"))?;
         net.join(("gateway", "d0"), ("device", "eth0"))?;
+        net.address("gateway", "h0", "10.1.0.1/24", "fd01::1/64")?;
         net.address("gateway", "d0", "10.2.0.1/24", "fd02::1/64")?;
         net.configure()?;
         Ok(net)
@@ -98,17 +99,25 @@ impl Net {
         net.join(("gateway", "h0"), ("host", "eth0"))?;
         net.join(("gateway", "d0"), ("router", "g0"))?;
         net.join(("router", "v0"), ("device", "eth0"))?;
-        net.address("gateway", "d0", "10.4.0.1/24", "fd04::1/64")?;
-        net.address("router", "g0", "10.4.0.2/24", "fd04::2/64")?;
+        net.address("gateway", "h0", "10.1.0.1/24", "fd01::1/64")?;
         net.address("router", "v0", "10.2.0.1/24", "fd02::1/64")?;
-        net.lab.shell("router", FORWARD)?;
+        net.route("d0", 1, 2)?;
+        net.configure()?;
+        Ok(net)
+    }
+
+    /// A router between host and gateway.
+    pub fn with_router_at_host() -> Result<Self> {
+        let mut net = Self::unjoined(&["router"])?;
+        net.join(("router", "v0"), ("host", "eth0"))?;
+        net.join(("gateway", "h0"), ("router", "g0"))?;
+        net.join(("gateway", "d0"), ("device", "eth0"))?;
+        net.address("router", "v0", "10.1.0.1/24", "fd01::1/64")?;
+        net.address("gateway", "d0", "10.2.0.1/24", "fd02::1/64")?;
+        net.route("h0", 2, 1)?;
         net.lab.shell(
             "router",
-            "ip route add 10.1.0.0/24 via 10.4.0.1; ip -6 route add fd01::/64 via fd04::1",
-        )?;
-        net.lab.shell(
-            "gateway",
-            "ip route add 10.2.0.0/24 via 10.4.0.2; ip -6 route add fd02::/64 via fd04::2",
+            "ip route add 10.9.0.0/24 via 10.4.0.1; ip -6 route add fd09::/64 via fd04::1",
         )?;
         net.configure()?;
         Ok(net)
@@ -128,6 +137,7 @@ impl Net {
         for name in ["a0", "a1", "b0", "b1"] {
             net.lab.shell("wire", &format!("ip link set {name} gro_max_size 1"))?;
         }
+        net.address("gateway", "h0", "10.1.0.1/24", "fd01::1/64")?;
         net.address("gateway", "d0", "10.2.0.1/24", "fd02::1/64")?;
         net.configure()?;
         Ok(net)
@@ -179,11 +189,24 @@ impl Net {
         self.lab.shell(machine, &add).map(|_| ())
     }
 
+    /// The network between gateway and router; behind the gateway lies one network, behind the router the other.
+    fn route(&self, interface: &str, gateway: u8, router: u8) -> Result<()> {
+        self.address("gateway", interface, "10.4.0.1/24", "fd04::1/64")?;
+        self.address("router", "g0", "10.4.0.2/24", "fd04::2/64")?;
+        self.lab.shell("router", FORWARD)?;
+        for (machine, to, by) in [("router", gateway, 1), ("gateway", router, 2)] {
+            let add = format!(
+                "ip route add 10.{to}.0.0/24 via 10.4.0.{by}; ip -6 route add fd0{to}::/64 via fd04::{by}"
+            );
+            self.lab.shell(machine, &add)?;
+        }
+        Ok(())
+    }
+
     /// What is the same whatever lies in between.
     fn configure(&mut self) -> Result<()> {
         self.lab.shell("gateway", FORWARD)?;
         self._passing = Some(self.lab.within("host", || pass_all("eth0"))?);
-        self.address("gateway", "h0", "10.1.0.1/24", "fd01::1/64")?;
         self.address("host", "eth0", "10.1.0.2/24", "fd01::2/64")?;
         self.address("device", "eth0", "10.2.0.11/24", "fd02::11/64")?;
         for (machine, number) in [("host", 1), ("device", 2)] {

@@ -89,6 +89,32 @@ fn a_device_learns_that_the_way_to_a_host_is_narrow() -> Result<()> {
 }
 
 #[test]
+fn a_device_learns_of_a_narrow_link_behind_a_router() -> Result<()> {
+    let net = Net::with_router_at_host()?;
+    net.lab.shell("router", "ip link set dev v0 mtu 1400")?;
+    knows_only_itself(&net, "host", 1, (1500, 1400))?;
+    let sniffer = net.lab.within("device", || Sniffer::start("eth0"))?;
+    net.load(&mappings())?;
+    for family in FAMILIES {
+        transfer(&net, family)?;
+        let learned = path_mtu(&net, "device", family, family.host)?;
+        ensure!(learned == Some(1400), "the path to {} has an MTU of {learned:?}", family.host);
+    }
+    let errors = errors(&sniffer.stop()?);
+    for family in FAMILIES {
+        let device = SocketAddr::new(family.device, DEVICE_PORT);
+        ensure!(errors.iter().any(|error| error.source == device), "nobody told {device}: {errors:?}");
+    }
+    for error in &errors {
+        let is_of_host = FAMILIES.iter().any(|family| error.destination.ip() == family.host);
+        ensure!(error.kind == Kind::TooBig(1400) && is_of_host && error.is_sound, "{error:?}");
+    }
+    let stats = net.lab.lungate(&["stats"])?;
+    ensure!(stats["errors"]["by_reason"]["error_to_device"].as_u64() > Some(1), "{stats}");
+    Ok(())
+}
+
+#[test]
 fn hops_that_are_used_up_end_at_the_vip() -> Result<()> {
     let net = Net::with_router()?;
     let sniffer = sniffer(&net)?;
@@ -96,11 +122,10 @@ fn hops_that_are_used_up_end_at_the_vip() -> Result<()> {
     for family in FAMILIES {
         transfer(&net, family)?;
         for hops in [1, 2] {
-            let ended =
-                net.lab.within("host", || Ok(open(SocketAddr::new(family.vip, VIP_PORT), Some(hops))?))?;
+            let ended = net.lab.within("host", || open(SocketAddr::new(family.vip, VIP_PORT), Some(hops)))?;
             ensure!(ended == Err(Errno::HOSTUNREACH), "{hops} hops to {}: {ended:?}", family.vip);
         }
-        let three = net.lab.within("host", || Ok(open(SocketAddr::new(family.vip, CLOSED), Some(3))?))?;
+        let three = net.lab.within("host", || open(SocketAddr::new(family.vip, CLOSED), Some(3)))?;
         ensure!(three == Err(Errno::CONNREFUSED), "{three:?}");
     }
     let seen = sniffer.stop()?;
@@ -127,7 +152,7 @@ fn what_cannot_be_reached_is_told_of_at_once() -> Result<()> {
     for family in FAMILIES {
         // Neighbours are known from here on.
         transfer(&net, family)?;
-        let to = |port| net.lab.within("host", || Ok(open(SocketAddr::new(family.vip, port), None)?));
+        let to = |port| net.lab.within("host", || open(SocketAddr::new(family.vip, port), None));
         let (closed, nowhere) = (to(CLOSED)?, to(NOWHERE)?);
         ensure!(closed == Err(Errno::CONNREFUSED), "a closed port of a device: {closed:?}");
         ensure!(nowhere == Err(Errno::NETUNREACH), "a device without a route: {nowhere:?}");
