@@ -9,6 +9,7 @@ use crate::headers::{
     self, ARP, Fragment, Headers, ICMP, ICMPV6, Ip, Link, SYN, TCP, Tcp, ethernet, no_link,
 };
 use crate::hop::{self, Answer};
+use crate::index::Bucket;
 use crate::rewrite::{count_hop, set_link, translate};
 use crate::table::{Access, Address, FROZEN, Hop, Interface, Mapping, Portal, RESTRICTED, Vlan, Way};
 use crate::verdict::{Direction, Reason};
@@ -19,6 +20,8 @@ pub trait Kernel {
     fn forward(&self, portal: &Portal) -> Option<&Mapping>;
     /// The line of a device's portal.
     fn reverse(&self, portal: &Portal) -> Option<&Mapping>;
+    /// Where a portal's line is in `INDEX`, if it is there.
+    fn bucket(&self, portal: &Portal) -> Option<&Bucket>;
     /// Whether an address is a VIP.
     fn is_vip(&self, address: &Address) -> bool;
     /// Whether an address is the gateway's own.
@@ -46,8 +49,8 @@ pub trait Kernel {
     fn forget(&self, headers: Headers) -> Option<Headers>;
     /// The same for a number, in a loop.
     fn forget_number(&self, number: u32) -> Option<u32>;
-    /// Counts a packet of a mapping and its bytes.
-    fn count_traffic(&self, mapping: &Mapping, direction: Direction, bytes: u16);
+    /// Counts a packet and its bytes at a place in `TRAFFIC`.
+    fn count_traffic(&self, counter: u32, direction: Direction, bytes: u16);
     /// Counts a reason.
     fn count(&self, reason: Reason);
 }
@@ -388,7 +391,7 @@ impl Parcel<'_> {
     #[inline(always)]
     fn count(&self, kernel: &impl Kernel, ip: &Ip) {
         if self.quote.is_none() {
-            kernel.count_traffic(self.mapping, self.direction, ip.length);
+            kernel.count_traffic(self.mapping.counter(), self.direction, ip.length);
         }
     }
 }

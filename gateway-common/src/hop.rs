@@ -38,7 +38,7 @@ pub(crate) fn next<'k>(
     let hop = kernel.hop(way.slot()).ok_or(Reason::KernelRoute)?;
     let generation = kernel.control(control::GENERATION);
     // While somebody watches, it does not matter how old an answer is.
-    let now = if is_watched(kernel) { None } else { Some(kernel.now()) };
+    let now = if is_watched(kernel, hop) { None } else { Some(kernel.now()) };
     if !hop.answers(way, generation) || now.is_some_and(|now| !hop.is_new(now)) {
         let blank = |mtu| Hop::new(way, generation, now.unwrap_or_else(|| kernel.now()), mtu);
         let learnt = learn(kernel, way, length, ingress, blank)?;
@@ -70,7 +70,7 @@ pub(crate) fn known<'k>(kernel: &'k impl Kernel, way: &Way, length: u16) -> Opti
     if !is_known {
         return None;
     }
-    if !is_watched(kernel) {
+    if !is_watched(kernel, hop) {
         let now = kernel.now();
         if !hop.is_new(now) || hop.wants_confirmation(now) {
             return None;
@@ -79,10 +79,16 @@ pub(crate) fn known<'k>(kernel: &'k impl Kernel, way: &Way, length: u16) -> Opti
     Some(hop)
 }
 
-/// Whether somebody counts changes of neighbours, routes and links.
+/// Whether somebody counts changes of neighbours, routes and links. The promise is asked for anew when the one that
+/// the hop knows of is over: whoever takes it back counts a change.
 #[inline(always)]
-fn is_watched(kernel: &impl Kernel) -> bool {
-    kernel.ticks() < kernel.control(control::WATCHED_UNTIL)
+fn is_watched(kernel: &impl Kernel, hop: &mut Hop) -> bool {
+    let ticks = kernel.ticks();
+    if ticks < hop.watched_until() {
+        return true;
+    }
+    hop.watch(kernel.control(control::WATCHED_UNTIL));
+    ticks < hop.watched_until()
 }
 
 /// Whether the kernel can send on a packet of `length` bytes.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`table`] | the layout of the maps: keys, values, counters |
 //! | [`filter`] | the quick first look at a packet's addresses |
+//! | [`index`] | the table once more, for the quick way |
 //! | [`verdict`] | what can become of a packet, and the counter of each reason |
 //! | [`bytes`] | how bytes are reached, and how checksums follow what changes |
 //! | [`headers`] | what a packet's headers say |
@@ -24,8 +25,10 @@ pub mod bytes;
 pub mod errors;
 pub mod filter;
 pub mod gateway;
+
 pub mod headers;
 pub mod hop;
+pub mod index;
 pub mod mss;
 pub mod quick;
 pub mod rewrite;

@@ -7,11 +7,11 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 use network_types::tcp::TcpHdr;
 
 use crate::bytes::Packet;
-use crate::gateway::{Kernel, Outcome, may_use};
+use crate::gateway::{Kernel, Outcome};
 use crate::headers::{ETHERTYPE, IPV4, IPV6, Ip, SYN, TCP};
 use crate::hop;
 use crate::rewrite::forward;
-use crate::table::{FROZEN, Mapping, Way, Word};
+use crate::table::{Access, FROZEN, Portal, RESTRICTED, Way, Word};
 use crate::verdict::{Direction, Reason};
 
 /// The bytes of the headers of a plain segment, in an Ethernet frame without tags.
@@ -77,40 +77,66 @@ fn segment(
     }
     let filter = kernel.filter()?;
     if filter.may_be_vip(ip.destination(packet)?) {
-        let mapping = kernel.forward(&ip.destination_portal(packet)?)?;
-        if mapping.flags() & FROZEN != 0 {
-            return None;
-        }
-        return send(packet, kernel, ingress, ip, mapping, Direction::ToDevice);
+        let line = Line::find(kernel, &ip.destination_portal(packet)?, ip.is_v6, Direction::ToDevice)?;
+        return line.send(packet, kernel, ingress, ip, Direction::ToDevice);
     }
     if filter.may_be_device(ip.source(packet)?) {
         // Whether the reply is for the gateway itself is not asked: such a packet has no known next hop.
-        let mapping = kernel.reverse(&ip.source_portal(packet)?)?;
-        return send(packet, kernel, ingress, ip, mapping, Direction::ToHost);
+        let line = Line::find(kernel, &ip.source_portal(packet)?, ip.is_v6, Direction::ToHost)?;
+        return line.send(packet, kernel, ingress, ip, Direction::ToHost);
     }
     Some(Outcome::Stopped(Reason::NoMapping))
 }
 
-/// Sends a segment of a mapping on, where its next hop is known.
-#[inline(always)]
-fn send(
-    packet: &mut (impl Packet + ?Sized),
-    kernel: &impl Kernel,
-    ingress: u32,
-    ip: &Ip,
-    mapping: &Mapping,
-    direction: Direction,
-) -> Option<Outcome> {
-    let peer = mapping.peer();
-    let (source, destination, host) = match direction {
-        Direction::ToDevice => (ip.source(packet)?, peer.address(), ip.source(packet)?),
-        Direction::ToHost => (peer.address(), ip.destination(packet)?, ip.destination(packet)?),
-    };
-    may_use(kernel, mapping, host).ok()?;
-    let way = Way::new(source, destination, ip.is_v6, ingress, ip.class);
-    let hop = hop::known(kernel, &way, ip.length)?;
-    forward(packet, ip, direction, peer)?;
-    packet.write(0, hop.link())?;
-    kernel.count_traffic(mapping, direction, ip.length);
-    Some(if hop.interface() == ingress { Outcome::SendBack } else { Outcome::Redirect(hop.interface()) })
+/// What a segment needs of a line of the table.
+struct Line {
+    peer: Portal,
+    counter: u32,
+    is_restricted: bool,
+}
+
+impl Line {
+    /// The line of a portal, by the index first. Nothing where there is none, or one that is frozen.
+    #[inline(always)]
+    fn find(kernel: &impl Kernel, portal: &Portal, is_v6: bool, direction: Direction) -> Option<Self> {
+        let entry = if is_v6 { None } else { kernel.bucket(portal) };
+        if let Some(entry) = entry.and_then(|bucket| bucket.find(portal, direction)) {
+            let (peer, counter, is_restricted) = (entry.peer(), entry.counter(), entry.is_restricted());
+            return Some(Self { peer, counter, is_restricted });
+        }
+        let mapping = match direction {
+            Direction::ToDevice => kernel.forward(portal)?,
+            Direction::ToHost => kernel.reverse(portal)?,
+        };
+        let is_held = mapping.flags() & FROZEN != 0 && matches!(direction, Direction::ToDevice);
+        let is_restricted = mapping.flags() & RESTRICTED != 0;
+        let (peer, counter) = (*mapping.peer(), mapping.counter());
+        (!is_held).then_some(Self { peer, counter, is_restricted })
+    }
+
+    /// Sends a segment on, where its next hop is known.
+    #[inline(always)]
+    fn send(
+        &self,
+        packet: &mut (impl Packet + ?Sized),
+        kernel: &impl Kernel,
+        ingress: u32,
+        ip: &Ip,
+        direction: Direction,
+    ) -> Option<Outcome> {
+        let (source, destination, host) = match direction {
+            Direction::ToDevice => (ip.source(packet)?, self.peer.address(), ip.source(packet)?),
+            Direction::ToHost => (self.peer.address(), ip.destination(packet)?, ip.destination(packet)?),
+        };
+        if self.is_restricted && !kernel.is_listed(Access::new(self.counter, host)) {
+            return None;
+        }
+        let way = Way::new(source, destination, ip.is_v6, ingress, ip.class);
+        let hop = hop::known(kernel, &way, ip.length)?;
+        forward(packet, ip, direction, &self.peer)?;
+        packet.write(0, hop.link())?;
+        kernel.count_traffic(self.counter, direction, ip.length);
+        let interface = hop.interface();
+        Some(if interface == ingress { Outcome::SendBack } else { Outcome::Redirect(interface) })
+    }
 }

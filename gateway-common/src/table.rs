@@ -22,6 +22,8 @@ pub mod map {
     pub const INTERFACES: &str = "INTERFACES";
     /// Hash map: [`super::Vlan`] to the index of the interface that stands for it.
     pub const VLANS: &str = "VLANS";
+    /// Array of [`crate::index::Bucket`]s, by [`crate::index::place`].
+    pub const INDEX: &str = "INDEX";
     /// Array with one [`crate::filter::Filter`].
     pub const FILTER: &str = "FILTER";
     /// Per-CPU array of [`super::Hop`]: answers of the kernel's forwarding table, by [`super::Way::slot`].
@@ -114,6 +116,7 @@ pub struct Way {
 pub struct Hop {
     way: Way,
     generation: u64,
+    watched_until: u64,
     asked: u64,
     confirmed: u64,
     interface: u32,
@@ -212,7 +215,7 @@ pub struct Settings {
 const _: () = assert!(size_of::<Portal>() == 20);
 const _: () = assert!(size_of::<Mapping>() == 32);
 const _: () = assert!(size_of::<Way>() == 40);
-const _: () = assert!(size_of::<Hop>() == 96);
+const _: () = assert!(size_of::<Hop>() == 104);
 const _: () = assert!(size_of::<Tag>() == 4);
 const _: () = assert!(size_of::<Vlan>() == 12);
 const _: () = assert!(size_of::<Interface>() == 24);
@@ -226,6 +229,12 @@ impl Address {
     pub const fn v4(octets: [u8; 4]) -> Self {
         let [a, b, c, d] = octets;
         Self { bytes: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] }
+    }
+
+    /// An IPv4 address as it lies in a packet, four bytes at once.
+    #[inline(always)]
+    pub(crate) const fn from_v4(long: u32) -> Self {
+        Self::from_longs([0, 0, join(0, 0xffff), long])
     }
 
     /// An IPv6 address.
@@ -273,11 +282,11 @@ impl Address {
         Self { bytes: unsafe { core::mem::transmute::<[u32; 4], [u8; 16]>(longs) } }
     }
 
-    /// Its bytes folded into four, for hashing.
+    /// Its bytes folded into four, for hashing; what differs most between neighbours is lowest.
     #[inline(always)]
     pub(crate) const fn mix(self) -> u32 {
         let [a, b, c, d] = self.longs();
-        a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d
+        u32::from_be(a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d)
     }
 
     /// Whether they are equal, four bytes at a time.
@@ -401,7 +410,7 @@ impl Way {
             (self.source.mix(), self.destination.mix())
         } else {
             let ([.., source], [.., destination]) = (self.source.longs(), self.destination.longs());
-            (source, destination)
+            (u32::from_be(source), u32::from_be(destination))
         };
         ((source.wrapping_mul(0x9e37_79b1) ^ destination.wrapping_mul(0x85eb_ca6b)) >> 20) & (HOP_SLOTS - 1)
     }
@@ -454,6 +463,7 @@ impl Hop {
         Self {
             way: *way,
             generation,
+            watched_until: 0,
             asked: now,
             confirmed: now,
             interface: 0,
@@ -477,6 +487,18 @@ impl Hop {
     #[inline(always)]
     pub const fn answers(&self, way: &Way, generation: u64) -> bool {
         self.generation == generation && self.way.is(way)
+    }
+
+    /// Until when somebody promises to count what changes, as far as it is known here; in ticks.
+    #[inline(always)]
+    pub const fn watched_until(&self) -> u64 {
+        self.watched_until
+    }
+
+    /// Notes until when somebody promises to count what changes.
+    #[inline(always)]
+    pub const fn watch(&mut self, until: u64) {
+        self.watched_until = until;
     }
 
     /// Whether it is new enough for a time in which nobody counts.
@@ -589,6 +611,7 @@ impl Hop {
 mod pod {
     use super::{Access, Address, Hop, Interface, Mapping, Portal, Settings, Traffic, Vlan};
     use crate::filter::Filter;
+    use crate::index::Bucket;
 
     // SAFETY: `repr(C)` of bytes: any bytes are a value, and there is no padding.
     unsafe impl aya::Pod for Address {}
@@ -606,6 +629,8 @@ mod pod {
     unsafe impl aya::Pod for Hop {}
     // SAFETY: `repr(C)` of `u64`s: any bytes are a value, and there is no padding.
     unsafe impl aya::Pod for Filter {}
+    // SAFETY: `repr(C)` of integers that fill it (asserted beside it); any bytes are a value.
+    unsafe impl aya::Pod for Bucket {}
     // SAFETY: `repr(C)` of four `u64`s: any bytes are a value, and there is no padding.
     unsafe impl aya::Pod for Traffic {}
     // SAFETY: `repr(C)` of integers and bytes that fill it (asserted above); any bytes are a value.

@@ -14,6 +14,7 @@ use lungate_gateway_common::filter::Filter;
 use lungate_gateway_common::gateway::Kernel;
 use lungate_gateway_common::headers::Headers;
 use lungate_gateway_common::hop::Answer;
+use lungate_gateway_common::index::{Bucket, place};
 use lungate_gateway_common::table::{
     Access, Address, HOP_SLOTS, Hop, Interface, Mapping, Portal, Settings, Traffic, Vlan, Way, control,
 };
@@ -38,6 +39,8 @@ static VLANS: HashMap<Vlan, u32, 4096> = HashMap::new();
 #[btf_map]
 static FILTER: Array<Filter, 1> = Array::new();
 #[btf_map]
+static INDEX: Array<Bucket, 1> = Array::new();
+#[btf_map]
 static HOPS: PerCpuArray<Hop, { HOP_SLOTS as usize }> = PerCpuArray::new();
 #[btf_map]
 static CONTROL: Array<u64, { control::PLACES as usize }> = Array::new();
@@ -47,6 +50,10 @@ static TRAFFIC: PerCpuArray<Traffic, 1> = PerCpuArray::new();
 static REASONS: PerCpuArray<u64, { REASON_COUNT as usize }> = PerCpuArray::new();
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
+
+/// The buckets of `INDEX`, less one; set when the program is loaded.
+#[unsafe(no_mangle)]
+static INDEX_MASK: u32 = 0;
 
 /// Headers on their way through [`Kernel::forget`].
 #[btf_map]
@@ -87,6 +94,13 @@ impl Kernel for Maps {
     fn reverse(&self, portal: &Portal) -> Option<&Mapping> {
         // SAFETY: as for `forward`.
         on_stack(portal_words(portal), |key| unsafe { REVERSE.get(&*key.cast()) })
+    }
+
+    #[inline(always)]
+    fn bucket(&self, portal: &Portal) -> Option<&Bucket> {
+        // SAFETY: the place is a static's; what it holds is set before the program runs, so the compiler must not know.
+        let mask = unsafe { (&raw const INDEX_MASK).read_volatile() };
+        INDEX.get(place(portal, mask))
     }
 
     #[inline(always)]
@@ -182,8 +196,8 @@ impl Kernel for Maps {
     }
 
     #[inline(always)]
-    fn count_traffic(&self, mapping: &Mapping, direction: Direction, bytes: u16) {
-        let Some(traffic) = TRAFFIC.get_ptr_mut(mapping.counter()) else { return };
+    fn count_traffic(&self, counter: u32, direction: Direction, bytes: u16) {
+        let Some(traffic) = TRAFFIC.get_ptr_mut(counter) else { return };
         // SAFETY: as for `hop`.
         let traffic = unsafe { &mut *traffic };
         match direction {

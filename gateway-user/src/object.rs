@@ -8,6 +8,7 @@ use aya::maps::{MapInfo, MapType};
 use aya::programs::{Program, ProgramError, ProgramInfo, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lungate_gateway_common::filter::Filter;
+use lungate_gateway_common::index::{Bucket, buckets};
 use lungate_gateway_common::table::{
     Access, Address, HOP_SLOTS, Hop, Interface, Mapping, Portal, Settings, Traffic, Vlan, control, map,
 };
@@ -43,7 +44,7 @@ struct Shape {
     entries: u32,
 }
 
-fn shapes(max_mappings: u32) -> [Shape; 13] {
+fn shapes(max_mappings: u32) -> [Shape; 14] {
     let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, entries };
     let (portal, mapping) = (size_of::<Portal>(), size_of::<Mapping>());
     [
@@ -62,6 +63,7 @@ fn shapes(max_mappings: u32) -> [Shape; 13] {
         shape(map::VIPS, MapType::Hash, size_of::<Address>(), 4, max_mappings),
         shape(map::INTERFACES, MapType::Hash, 4, size_of::<Interface>(), MAX_INTERFACES),
         shape(map::VLANS, MapType::Hash, size_of::<Vlan>(), 4, MAX_INTERFACES),
+        shape(map::INDEX, MapType::Array, 4, size_of::<Bucket>(), buckets(max_mappings)),
         shape(map::FILTER, MapType::Array, 4, size_of::<Filter>(), 1),
         shape(map::HOPS, MapType::PerCpuArray, 4, size_of::<Hop>(), HOP_SLOTS),
         shape(map::CONTROL, MapType::Array, 4, 8, control::PLACES),
@@ -119,6 +121,8 @@ pub(crate) fn load(pins: &Pins, max_mappings: u32) -> Result<Ebpf> {
     for shape in &shapes {
         loader.map_max_entries(shape.name, shape.entries).map_pin_path(shape.name, pins.map(shape.name));
     }
+    let index_mask = buckets(max_mappings) - 1;
+    loader.override_global("INDEX_MASK", &index_mask, true);
     let mut ebpf = loader.load(OBJECT).context("cannot create the gateway's maps")?;
     let refused = |name: &'static str| move || format!("the kernel refused the gateway's program {name}");
     program::<Xdp>(&mut ebpf, PROGRAM)?.load().with_context(refused(PROGRAM))?;

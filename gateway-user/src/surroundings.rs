@@ -124,7 +124,9 @@ impl Surroundings {
 
     /// Takes the promise back.
     pub(crate) fn end_promise(&mut self) -> Result<()> {
-        self.control.set(control::WATCHED_UNTIL, 0, 0).context("cannot take back the promise to watch")
+        self.control.set(control::WATCHED_UNTIL, 0, 0).context("cannot take back the promise to watch")?;
+        // Remembered hops know of the promise.
+        self.forget_hops()
     }
 
     /// Whether somebody promises to follow changes at once.

@@ -14,28 +14,28 @@ use crate::maps::Maps;
 const SOURCE: (usize, usize) = (26, 34);
 const DESTINATION: (usize, usize) = (30, 36);
 
-/// `FORWARD` alone.
-#[xdp(frags)]
-pub fn forward_entry(ctx: XdpContext) -> u32 {
-    act(forward(&ctx, false))
-}
-
-/// `FORWARD` and the mapping's counters.
+/// The mapping's entry in `INDEX`, and its counters: what the gateway itself looks up.
 #[xdp(frags)]
 pub fn forward_lookups(ctx: XdpContext) -> u32 {
-    act(forward(&ctx, true))
+    act(index(&ctx, DESTINATION, Direction::ToDevice))
 }
 
-/// `REVERSE` alone.
-#[xdp(frags)]
-pub fn reverse_entry(ctx: XdpContext) -> u32 {
-    act(reverse(&ctx, false))
-}
-
-/// `REVERSE` and the mapping's counters.
+/// The same on the way back.
 #[xdp(frags)]
 pub fn reverse_lookups(ctx: XdpContext) -> u32 {
-    act(reverse(&ctx, true))
+    act(index(&ctx, SOURCE, Direction::ToHost))
+}
+
+/// The mapping in `FORWARD`, and its counters.
+#[xdp(frags)]
+pub fn forward_hashed(ctx: XdpContext) -> u32 {
+    act(hashed(&ctx, DESTINATION, Direction::ToDevice))
+}
+
+/// The mapping in `REVERSE`, and its counters.
+#[xdp(frags)]
+pub fn reverse_hashed(ctx: XdpContext) -> u32 {
+    act(hashed(&ctx, SOURCE, Direction::ToHost))
 }
 
 #[inline(always)]
@@ -44,23 +44,32 @@ fn act(found: Option<()>) -> u32 {
 }
 
 #[inline(always)]
-fn forward(ctx: &XdpContext, counts: bool) -> Option<()> {
+fn index(ctx: &XdpContext, at: (usize, usize), direction: Direction) -> Option<()> {
     let maps = Maps::of(ctx);
-    let mapping = maps.forward(&portal(ctx, DESTINATION)?)?;
-    if counts {
-        maps.count_traffic(mapping, Direction::ToDevice, 0);
-    }
+    let portal = portal(ctx, at)?;
+    let counter = match maps.bucket(&portal)?.find(&portal, direction) {
+        Some(entry) => entry.counter(),
+        // Its bucket was full.
+        None => look_up(&maps, &portal, direction)?,
+    };
+    maps.count_traffic(counter, direction, 0);
     Some(())
 }
 
 #[inline(always)]
-fn reverse(ctx: &XdpContext, counts: bool) -> Option<()> {
+fn hashed(ctx: &XdpContext, at: (usize, usize), direction: Direction) -> Option<()> {
     let maps = Maps::of(ctx);
-    let mapping = maps.reverse(&portal(ctx, SOURCE)?)?;
-    if counts {
-        maps.count_traffic(mapping, Direction::ToHost, 0);
-    }
+    maps.count_traffic(look_up(&maps, &portal(ctx, at)?, direction)?, direction, 0);
     Some(())
+}
+
+#[inline(always)]
+fn look_up(maps: &Maps, portal: &Portal, direction: Direction) -> Option<u32> {
+    let mapping = match direction {
+        Direction::ToDevice => maps.forward(portal),
+        Direction::ToHost => maps.reverse(portal),
+    };
+    mapping.map(|mapping| mapping.counter())
 }
 
 #[inline(always)]

@@ -15,6 +15,8 @@ mod edge;
 mod fib;
 #[path = "../frame.rs"]
 mod frame;
+#[path = "../head.rs"]
+mod head;
 mod lookups;
 #[path = "../maps.rs"]
 #[expect(dead_code, reason = "nothing here logs what is dropped")]

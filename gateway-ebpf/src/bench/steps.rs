@@ -2,6 +2,7 @@
 //! before it. What is left out is taken as known, so the way through the gateway stays the same.
 
 use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_TX};
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::bpf_redirect;
 use aya_ebpf::macros::{btf_map, xdp};
@@ -11,12 +12,15 @@ use lungate_gateway_common::filter::Filter;
 use lungate_gateway_common::gateway::{Hook, Kernel, Outcome, run};
 use lungate_gateway_common::headers::{Headers, Ip};
 use lungate_gateway_common::hop::Answer;
+use lungate_gateway_common::index::Bucket;
+use lungate_gateway_common::quick;
 use lungate_gateway_common::table::{
     Access, Address, Hop, Interface, Mapping, Portal, Vlan, Way, Word, control,
 };
 use lungate_gateway_common::verdict::{Direction, Reason};
 
 use crate::frame::Frame;
+use crate::head::Head;
 use crate::maps::Maps;
 
 /// The mapping of every packet while the table is left out.
@@ -62,14 +66,36 @@ steps! {
 
 #[inline(always)]
 fn up_to<const STEPS: u32>(ctx: &XdpContext) -> u32 {
-    // SAFETY: the context is valid for as long as the program runs.
-    let hook = Hook::Frame(unsafe { (*ctx.ctx).ingress_ifindex });
-    match run(&mut Kept::<STEPS>(Frame::of(ctx)), &Known::<STEPS>(Maps::of(ctx)), hook) {
+    match quick_v4::<STEPS>(ctx) {
         // SAFETY: a plain helper call; an interface that does not exist makes the packet a counted drop.
-        Outcome::Redirect(interface) if STEPS >= SEND => unsafe { bpf_redirect(interface, 0) as u32 },
-        Outcome::Redirect(_) | Outcome::SendBack => XDP_TX,
+        Some(Outcome::Redirect(interface)) if STEPS >= SEND => unsafe { bpf_redirect(interface, 0) as u32 },
+        Some(Outcome::Redirect(_) | Outcome::SendBack) => XDP_TX,
+        // Once, so that the next hop is known.
+        None if STEPS >= DECIDE => whole::<STEPS>(ctx.ctx),
         _ => XDP_PASS,
     }
+}
+
+/// The gateway's quick way, which is that of nearly every packet.
+#[inline(always)]
+fn quick_v4<const STEPS: u32>(ctx: &XdpContext) -> Option<Outcome> {
+    let mut head = Kept::<_, STEPS>(Head::<{ quick::V4_HEADERS }>::of(ctx)?);
+    if !quick::is_v4(&head) {
+        return None;
+    }
+    // SAFETY: the context is valid for as long as the program runs.
+    let ingress = unsafe { (*ctx.ctx).ingress_ifindex };
+    quick::v4(&mut head, &Known::<STEPS>(Maps::of(ctx)), ingress)
+}
+
+/// Its whole way.
+#[inline(never)]
+fn whole<const STEPS: u32>(context: *mut xdp_md) -> u32 {
+    let ctx = XdpContext::new(context);
+    // SAFETY: the context is valid for as long as the program runs.
+    let hook = Hook::Frame(unsafe { (*context).ingress_ifindex });
+    run(&mut Kept::<_, STEPS>(Frame::of(&ctx)), &Known::<STEPS>(Maps::of(&ctx)), hook);
+    XDP_PASS
 }
 
 /// The maps, as far as they are not left out.
@@ -89,6 +115,11 @@ impl<const STEPS: u32> Kernel for Known<STEPS> {
     #[inline(always)]
     fn reverse(&self, portal: &Portal) -> Option<&Mapping> {
         self.0.reverse(portal)
+    }
+
+    #[inline(always)]
+    fn bucket(&self, portal: &Portal) -> Option<&Bucket> {
+        if STEPS >= TABLE { self.0.bucket(portal) } else { None }
     }
 
     #[inline(always)]
@@ -165,9 +196,9 @@ impl<const STEPS: u32> Kernel for Known<STEPS> {
     }
 
     #[inline(always)]
-    fn count_traffic(&self, mapping: &Mapping, direction: Direction, bytes: u16) {
+    fn count_traffic(&self, counter: u32, direction: Direction, bytes: u16) {
         if STEPS >= COUNT {
-            self.0.count_traffic(mapping, direction, bytes);
+            self.0.count_traffic(counter, direction, bytes);
         }
     }
 
@@ -178,9 +209,9 @@ impl<const STEPS: u32> Kernel for Known<STEPS> {
 }
 
 /// A packet that stays as it is while writing is left out.
-struct Kept<const STEPS: u32>(Frame);
+struct Kept<P, const STEPS: u32>(P);
 
-impl<const STEPS: u32> Packet for Kept<STEPS> {
+impl<P: Packet, const STEPS: u32> Packet for Kept<P, STEPS> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[Word; N]> {
         self.0.read(offset)
@@ -207,8 +238,9 @@ impl<const STEPS: u32> Packet for Kept<STEPS> {
     }
 
     #[inline(always)]
-    fn clamp_mss(&mut self, kernel: &impl Kernel, ip: &Ip, header: usize, most: u16) -> Option<()> {
-        self.0.clamp_mss(kernel, ip, header, most)
+    fn clamp_mss(&mut self, _: &impl Kernel, _: &Ip, _: usize, _: u16) -> Option<()> {
+        // No packet here opens a connection.
+        Some(())
     }
 
     #[inline(always)]

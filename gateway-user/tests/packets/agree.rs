@@ -25,9 +25,12 @@ const LOOKED_THROUGH: u32 = 60;
 /// Checksums are computed in full in packets of so many bytes at most.
 const LOOKED_AT: usize = 300;
 
+/// What a program gives: its action, and the frame as it is then.
+type Ran = (u32, Vec<u8>);
+
 /// A program and its model.
 pub(crate) struct Hook {
-    pub(crate) run: fn(&Runner, u32, &[u8]) -> (u32, Vec<u8>),
+    pub(crate) run: fn(&Runner, u32, &[u8]) -> Ran,
     pub(crate) model: fn(&World, u32, &[u8]) -> Outcome,
 }
 

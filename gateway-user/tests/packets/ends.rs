@@ -30,12 +30,12 @@ impl Ends {
     }
 
     /// A segment from the host as it comes, and as it goes to the device.
-    pub(crate) fn to_device(&self) -> (Frame, Frame) {
+    pub(crate) fn to_device(self) -> (Frame, Frame) {
         (Frame::new(self.host, self.vip), Frame::new(self.host, self.device))
     }
 
     /// A segment from the device as it comes, and as it goes to the host.
-    pub(crate) fn to_host(&self) -> (Frame, Frame) {
+    pub(crate) fn to_host(self) -> (Frame, Frame) {
         (Frame::new(self.device, self.host), Frame::new(self.vip, self.host))
     }
 

@@ -112,10 +112,14 @@ fn too_big() {
     for (ends, mtu) in ends.into_iter().zip([600, 1280]) {
         for fragment in [0, DF] {
             let (mut before, mut after) = ends.to_device();
-            [&mut before, &mut after].map(|frame| sized(frame, mtu, fragment));
+            for frame in [&mut before, &mut after] {
+                sized(frame, mtu, fragment);
+            }
             let sent = leaving(&after, D0, DEVICE).bytes();
             runner.expect("fits", H0, &before.bytes(), Then::Redirected(sent));
-            [&mut before, &mut after].map(|frame| sized(frame, mtu + 1, fragment));
+            for frame in [&mut before, &mut after] {
+                sized(frame, mtu + 1, fragment);
+            }
             let handed = Then::Handed(Reason::TooBig, after.bytes());
             runner.expect("one byte more", H0, &before.bytes(), handed);
         }
@@ -124,10 +128,14 @@ fn too_big() {
     for (ends, mtu) in ends.into_iter().zip([600, 1280]) {
         for fragment in [0, DF] {
             let (mut before, mut after) = ends.to_host();
-            [&mut before, &mut after].map(|frame| sized(frame, mtu, fragment));
+            for frame in [&mut before, &mut after] {
+                sized(frame, mtu, fragment);
+            }
             let sent = leaving(&after, H0, HOST).bytes();
             runner.expect("fits", D0, &before.bytes(), Then::Redirected(sent));
-            [&mut before, &mut after].map(|frame| sized(frame, mtu + 1, fragment));
+            for frame in [&mut before, &mut after] {
+                sized(frame, mtu + 1, fragment);
+            }
             let then = if ends.is_v4() && fragment == 0 {
                 Then::Handed(Reason::TooBig, after.bytes())
             } else {

@@ -11,6 +11,7 @@ use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use lungate_gateway_common::table::{Interface, Tag, map};
 
+use crate::foreign::Foreign;
 use crate::network::shell;
 use crate::runner::Runner;
 
@@ -27,11 +28,14 @@ pub(crate) fn attach_tcx(runner: &mut Runner, name: &str, interface: &str, hook:
     program.attach_with_options(interface, hook, order).unwrap();
 }
 
-/// Attaches the program for frames in the driver of an interface, and lets its far end receive what is redirected.
-pub(crate) fn attach_xdp(runner: &mut Runner, interface: &str) {
+/// Attaches the program for frames in the driver of an interface, and lets its far end receive what is redirected or
+/// sent back: a veth flushes what a program sends back only towards one with a program of its own.
+pub(crate) fn attach_xdp(runner: &mut Runner, interface: &str) -> Foreign {
     let program: &mut Xdp = runner.ebpf.program_mut("lungate").unwrap().try_into().unwrap();
     program.attach(interface, XdpMode::Driver).unwrap();
-    shell(&format!("ethtool -K {interface}p gro on"));
+    // It takes no frames in several buffers.
+    shell(&format!("ip link set {interface} mtu 1500; ip link set {interface}p mtu 1500"));
+    Foreign::attach(&format!("{interface}p"))
 }
 
 /// A tunnel, of which the test is the far end.
@@ -64,6 +68,11 @@ impl Tun {
         known.insert(device, entry, 0).unwrap();
         attach_tcx(runner, "lungate_tunnel", name, TcAttachType::Ingress);
         Self { file }
+    }
+
+    /// Sends a packet as it is.
+    pub(crate) fn send_finished(&mut self, packet: &[u8]) {
+        self.file.write_all(&[&[0; 10], packet].concat()).unwrap();
     }
 
     /// Sends a TCP packet whose checksum the kernel still has to finish: over many segments of this size, or one.

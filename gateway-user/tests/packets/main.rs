@@ -10,6 +10,9 @@ mod cache;
 mod egress;
 mod ends;
 mod errors;
+#[path = "../commands/foreign.rs"]
+#[expect(dead_code, reason = "other tests pin it")]
+mod foreign;
 mod frame;
 mod generate;
 mod handed;
@@ -19,8 +22,10 @@ mod malformed;
 mod model;
 mod network;
 mod offload;
+mod regressions;
 mod runner;
 mod segments;
+mod through;
 mod translate;
 mod tunnel;
 mod vlans;

@@ -68,9 +68,11 @@ pub(crate) const WIRES: [Wire; 11] = [
     wire("t0", T0, 0, 0x23, (2, 23)),
 ];
 
+/// An interface, the tags on it, and the interface that they lead to.
+type OddVlan = (u32, &'static [(u16, u16)], u32);
+
 /// Tags that lead to an interface which is no VLAN device: what `VLANS` says counts.
-pub(crate) const ODD_VLANS: [(u32, &[(u16, u16)], u32); 2] =
-    [(H0, &[(CUSTOMER, 4)], F0), (H0, &[(CUSTOMER, 6)], N0)];
+pub(crate) const ODD_VLANS: [OddVlan; 2] = [(H0, &[(CUSTOMER, 4)], F0), (H0, &[(CUSTOMER, 6)], N0)];
 
 /// Neighbours in each subnet, by the last byte of address and link address.
 pub(crate) const NEIGHBOURS: [u8; 3] = [0x02, 0x11, 0x12];

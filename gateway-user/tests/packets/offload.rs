@@ -58,10 +58,12 @@ fn check(
 }
 
 /// A tunnel, and the far ends of the interfaces of hosts and devices, by which everything leaves in finished frames.
-fn network() -> (Runner, Tun, Tap, Tap) {
+fn network(mtu: usize) -> (Runner, Tun, Tap, Tap) {
     let mut runner = Runner::new(&both_lines());
     let tun = Tun::new(&mut runner, "u0");
-    shell("for i in h0 d0; do ethtool -K $i tx off tso off gso off; done");
+    shell(&format!(
+        "for i in h0 d0; do ethtool -K $i tx off tso off gso off; ip link set ${{i}}p mtu {mtu}; ip link set $i mtu {mtu}; done"
+    ));
     (runner, tun, Tap::new("h0p"), Tap::new("d0p"))
 }
 
@@ -71,8 +73,8 @@ fn counted(runner: &Runner) -> Vec<&'static str> {
     counts.filter(|(_, count)| *count > 0).map(|(reason, _)| reason.name()).collect()
 }
 
-fn both_ways(segment: Option<u16>) {
-    let (runner, mut tun, hosts, devices) = network();
+fn both_ways(segment: Option<u16>, mtu: usize) {
+    let (runner, mut tun, hosts, devices) = network(mtu);
     for ends in BOTH {
         let Ends { host, device, .. } = ends;
         check(&mut tun, &devices, ends.to_device(), D0, DEVICE, segment);
@@ -87,10 +89,16 @@ fn both_ways(segment: Option<u16>) {
 
 #[test]
 fn many_segments_in_one() {
-    both_ways(Some(SEGMENT));
+    both_ways(Some(SEGMENT), 1500);
+}
+
+/// Where all of them together would fit as well, they are cut up all the same.
+#[test]
+fn many_segments_in_one_to_a_wide_link() {
+    both_ways(Some(SEGMENT), 65535);
 }
 
 #[test]
 fn one_segment_with_an_unfinished_checksum() {
-    both_ways(None);
+    both_ways(None, 1500);
 }

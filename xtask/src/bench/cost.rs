@@ -133,22 +133,14 @@ fn subjects(mappings: u32, full: bool) -> Vec<Subject> {
         ]
     } else {
         vec![
-            subject(
-                "forward hit",
-                Kind::Forward,
-                vec![look_ups("forward_lookups", "look-ups of entry and counters")],
-            ),
-            subject(
-                "reverse hit",
-                Kind::Reverse,
-                vec![look_ups("reverse_lookups", "look-ups of entry and counters")],
-            ),
+            subject("forward hit", Kind::Forward, vec![look_ups("forward_lookups", "the same look-ups")]),
+            subject("reverse hit", Kind::Reverse, vec![look_ups("reverse_lookups", "the same look-ups")]),
         ]
     };
     if full {
         if !SMALL.contains(&mappings) {
-            subjects[0].baselines.extend([entry("forward_entry", "look-up of the entry alone"), other]);
-            subjects[1].baselines.extend([entry("reverse_entry", "look-up of the entry alone"), other]);
+            subjects[0].baselines.extend([entry("forward_hashed", "look-ups in the hash map"), other]);
+            subjects[1].baselines.extend([entry("reverse_hashed", "look-ups in the hash map"), other]);
             subjects.push(subject("miss", Kind::Miss, vec![other]));
         }
         subjects.push(subject("drop", Kind::Drop, vec![other]));

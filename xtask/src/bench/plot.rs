@@ -7,6 +7,9 @@ use plotters::prelude::*;
 
 /// The picture's size in pixels.
 const SIZE: (u32, u32) = (800, 480);
+/// Font sizes.
+const CAPTION: u32 = 22;
+const LABELS: u32 = 16;
 const COLOURS: [RGBColor; 5] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -57,12 +60,21 @@ impl Plot<'_> {
         let area = SVGBackend::new(file, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
-            .caption(self.title, ("sans-serif", 18))
+            .caption(self.title, ("sans-serif", CAPTION))
             .margin(12)
-            .x_label_area_size(40)
-            .y_label_area_size(56)
+            .margin_right(36)
+            .x_label_area_size(48)
+            .y_label_area_size(64)
             .build_cartesian_2d((first..last).log_scale(), 0.0..most * 1.1)?;
-        chart.configure_mesh().x_desc(self.axis).y_desc(self.unit).light_line_style(WHITE).draw()?;
+        chart
+            .configure_mesh()
+            .x_desc(self.axis)
+            .y_desc(self.unit)
+            .x_label_formatter(&|number| format!("{number:.0}"))
+            .y_label_formatter(&|number| format!("{number:.0}"))
+            .label_style(("sans-serif", LABELS))
+            .light_line_style(WHITE)
+            .draw()?;
         for (series, colour) in self.series.iter().zip(COLOURS.iter().cycle()) {
             let line = series.points.iter().map(|(at, median, _)| (*at, *median));
             chart
@@ -80,6 +92,7 @@ impl Plot<'_> {
         chart
             .configure_series_labels()
             .position(SeriesLabelPosition::UpperLeft)
+            .label_font(("sans-serif", LABELS))
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK.mix(0.3))
             .draw()?;

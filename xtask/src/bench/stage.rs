@@ -10,11 +10,12 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, ProgramArray};
 use aya::programs::{TestRun, TestRunOptions, Xdp, xdp::XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use lungate_gateway_common::filter::Filter;
+use lungate_gateway_common::index::{Bucket, Entry, buckets, place};
 use lungate_gateway_common::sample::{self, End, FIRST_DEVICE, FIRST_HOST, Feed, Kind, Plan};
 use lungate_gateway_common::table::{
     Address, ETHERNET, Interface, Mapping, NATIVE, Portal, Tag, control, map,
 };
-use lungate_gateway_common::verdict::Reason;
+use lungate_gateway_common::verdict::{Direction, Reason};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::batch;
@@ -31,11 +32,12 @@ const LINKS: [[u8; 6]; 2] = [[2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 2, 1]];
 /// The table is never smaller than `lungate load` makes it.
 const LEAST_CAPACITY: u32 = 16_384;
 /// Maps that the programs to compare with read, too.
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 13] = [
     map::FORWARD,
     map::REVERSE,
     map::VIPS,
     map::ACCESS,
+    map::INDEX,
     map::LOCAL,
     map::INTERFACES,
     map::VLANS,
@@ -191,6 +193,19 @@ impl Stage {
         batch::update(hash_map(table(&mut self.gateway, map::FORWARD)?)?, &vips, &lines(&devices))?;
         batch::update(hash_map(table(&mut self.gateway, map::REVERSE)?)?, &devices, &lines(&vips))?;
 
+        let count = self.buckets();
+        let mut index = vec![Bucket::default(); count as usize];
+        for (portals, peers, direction) in
+            [(&vips, &devices, Direction::ToDevice), (&devices, &vips, Direction::ToHost)]
+        {
+            for (portal, mapping) in portals.iter().zip(lines(peers)) {
+                let entry = Entry::new(portal, &mapping).context("not for the index")?;
+                index[place(portal, count - 1) as usize].put(entry.there(&mapping, direction));
+            }
+        }
+        let places: Vec<u32> = (0..count).collect();
+        batch::update(array(table(&mut self.gateway, map::INDEX)?)?, &places, &index)?;
+
         let mut filter = Filter::EMPTY;
         devices.iter().for_each(|device| filter.add_device(device.address()));
         vips.iter().for_each(|vip| filter.add_vip(vip.address()));
@@ -209,6 +224,10 @@ impl Stage {
             (device, Interface { device, flags, tags: 0, tag: [Tag::default(); 2], link, reserved: 0 })
         });
         self.set(map::INTERFACES, interfaces)
+    }
+
+    fn buckets(&self) -> u32 {
+        buckets(self.plan.mappings.max(LEAST_CAPACITY))
     }
 
     fn set<K: aya::Pod, V: aya::Pod>(
@@ -231,6 +250,9 @@ fn load(object: &Path, pins: &Path, capacity: u32) -> Result<Ebpf> {
         loader.map_max_entries(name, capacity);
     }
     loader.map_max_entries(map::REVERSE, capacity.saturating_mul(2));
+    let buckets = buckets(capacity);
+    let mask = buckets - 1;
+    loader.map_max_entries(map::INDEX, buckets).override_global("INDEX_MASK", &mask, true);
     for name in SHARED {
         loader.map_pin_path(name, pins.join(name));
     }
@@ -267,6 +289,13 @@ fn hash_map(map: &aya::maps::Map) -> Result<&MapData> {
     match map {
         aya::maps::Map::HashMap(data) => Ok(data),
         other => bail!("{other:?} is no hash map"),
+    }
+}
+
+fn array(map: &aya::maps::Map) -> Result<&MapData> {
+    match map {
+        aya::maps::Map::Array(data) => Ok(data),
+        other => bail!("{other:?} is no array"),
     }
 }
 

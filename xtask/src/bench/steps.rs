@@ -22,7 +22,7 @@ const STEPS: [(&str, &str); 11] = [
     ("step_write", "rewriting and checksums"),
     ("step_count", "the mapping's counters"),
     ("step_send", "the redirect"),
-    (GATEWAY, "the call, the log's switch and what else the gateway has"),
+    (GATEWAY, "what else the gateway has"),
 ];
 
 /// Measures each step of a forward hit: its row's value is what the packet costs with it, the baseline what it costs
