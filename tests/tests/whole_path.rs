@@ -25,7 +25,7 @@ fn the_demonstration_finds_no_error() -> Result<()> {
     let ours = listed["mappings"].as_array().into_iter().flatten();
     let mut ours: Vec<(String, String)> = ours.map(|m| (text(&m["vip"]), text(&m["device"]))).collect();
     ours.sort();
-    let pinned = lab.pin_root().join("1/FORWARD");
+    let pinned = lab.pin_root().join("2/FORWARD");
     let mut bpftool = std::process::Command::new("bpftool");
     let dump = output(bpftool.args(["--json", "map", "dump", "pinned"]).arg(pinned))?;
     let dump: Value = serde_json::from_str(&dump)?;

@@ -20,8 +20,20 @@ const CORE: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 /// Packages for building `bpf-linker`.
 const LINKER: &[&str] = &["llvm-22-dev", "libpolly-22-dev", "zlib1g-dev", "libzstd-dev"];
 /// Packages for the lab: real targets, real clients, and the tools that make and look at a network.
-const LAB: &[&str] =
-    &["tgt", "libiscsi-bin", "fio", "qemu-utils", "bpftool", "iproute2", "ethtool", "nftables", "procps"];
+const LAB: &[&str] = &[
+    "tgt",
+    "libiscsi-bin",
+    "fio",
+    "qemu-utils",
+    "bpftool",
+    "iproute2",
+    "iputils-arping",
+    "iputils-ping",
+    "iperf3",
+    "ethtool",
+    "nftables",
+    "procps",
+];
 /// What lets QEMU's tools speak iSCSI; of the same version as `qemu-utils`.
 const QEMU_ISCSI: &str = "qemu-block-extra";
 

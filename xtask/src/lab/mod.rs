@@ -8,6 +8,7 @@
 //!
 //! The volume `vol0` has the VIP 10.77.100.1, which the host routes to the gateway.
 
+pub mod bare;
 pub(crate) mod ledger;
 mod plan;
 
@@ -79,12 +80,7 @@ impl Machine {
 impl Lab {
     /// Makes the network, and on every device a target with its LUNs and a shim in front of it.
     pub fn new(binaries: &Binaries, keep: bool) -> Result<Self> {
-        sweep();
-        mount_bpffs()?;
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let prefix = if keep { KEPT_PREFIX } else { PREFIX };
-        let name = format!("{prefix}{}-{number}", std::process::id());
+        let name = prepare(keep)?;
         let lab = Self {
             folder: Path::new(FOLDERS).join(&name),
             pins: Path::new(PIN_ROOTS).join(&name),
@@ -380,6 +376,16 @@ impl Drop for Lab {
     fn drop(&mut self) {
         self.ledger.undo();
     }
+}
+
+/// Makes the machine ready for a lab, and gives the lab's name, which no other has.
+fn prepare(keep: bool) -> Result<String> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    sweep();
+    mount_bpffs()?;
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let prefix = if keep { KEPT_PREFIX } else { PREFIX };
+    Ok(format!("{prefix}{}-{number}", std::process::id()))
 }
 
 /// Mounts the BPF file system where nobody has done so yet.
