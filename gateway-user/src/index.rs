@@ -178,6 +178,14 @@ impl Present {
     }
 }
 
+#[cfg(test)]
+impl Fill {
+    /// What a change finds afterwards, where nothing was before.
+    pub(crate) fn filled(self) -> Present {
+        Present { buckets: self.places.into_iter().zip(self.publish).collect(), ..Present::default() }
+    }
+}
+
 impl Claim {
     fn is_for(&self, entry: &Entry) -> bool {
         self.portal == entry.portal() && self.direction == entry.direction()

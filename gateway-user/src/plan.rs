@@ -281,6 +281,21 @@ mod tests {
     }
 
     #[test]
+    fn entries_of_the_index_are_emptied_before_their_lines_change() {
+        let none = Content::default();
+        let now = content(&[("10.9.0.1:1", "10.2.0.1:1", 0, 0)], &[]);
+        let moved = content(&[("10.9.0.1:1", "10.2.0.2:1", 0, 0)], &[("10.9.0.1:1", "10.2.0.1:1", 0)]);
+        let full = |lines: &Content| Present::default().change(&none, lines).1.filled();
+        let around = || Around { index: full(&now), ..around(&now) };
+        let plan = Plan::between(&now, &moved, around());
+        // The way back of a portal that is retired reads the same.
+        assert_eq!(words(&plan), ["filter", "index+1", "reverse+2", "forward+1"]);
+        let plan = Plan::between(&now, &none, around());
+        assert_eq!(words(&plan), ["index+1", "forward-1", "reverse-1", "vips-1", "filter"]);
+        assert_eq!(words(&Plan::between(&now, &now, around())), [""; 0]);
+    }
+
+    #[test]
     fn what_is_new_comes_first_and_what_is_gone_last() {
         let now = content(&[("10.9.0.1:1", "10.2.0.1:1", RESTRICTED, 0)], &[]);
         let wanted = content(&[("10.9.0.2:1", "10.2.0.2:1", RESTRICTED, 1)], &[]);
