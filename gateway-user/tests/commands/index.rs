@@ -17,7 +17,6 @@ use crate::random::Random;
 
 const FROZEN: u32 = 1;
 const RESTRICTED: u32 = 2;
-const RETIRED: u32 = 4;
 /// Bits of an entry's state.
 const TO_DEVICE: u8 = 1;
 const TO_HOST: u8 = 2;
