@@ -68,6 +68,7 @@ fn nothing_is_lost_while_everything_is_replaced_killed_and_upgraded() -> Result<
             kill(net, &arguments, random_part(takes(&arguments), &mut random)?)?;
             kills += 1;
             heal(net)?;
+            loads += 1;
         }
         layout_1::bring_back(net)?;
         // Half of the upgrades are interrupted and begun anew.
@@ -79,6 +80,7 @@ fn nothing_is_lost_while_everything_is_replaced_killed_and_upgraded() -> Result<
         load(net)?;
         upgrades += 1;
         heal(net)?;
+        loads += 2;
     }
 
     let mut retransmits = 0;
