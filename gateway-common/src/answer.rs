@@ -96,10 +96,12 @@ pub(crate) fn solicitation<P: Packet + ?Sized>(
     ip: &Ip,
     arrival: u32,
 ) -> Result<Outcome, Reason> {
-    let target = Address::from_words(packet.read(ip.l4() + TARGET).ok_or(Reason::NotTcp)?);
-    let asker = ip.source(packet).ok_or(Reason::NotTcp)?;
+    let target = Address::from_v6_words(packet.read(ip.l4() + TARGET).ok_or(Reason::NotTcp)?);
+    // As it is, even where it is no address for the table.
+    let asker = Address::from_words(packet.read(ip.source_at()).ok_or(Reason::NotTcp)?);
     let option: [Word; 4] = packet.read(ip.l4() + OPTION).ok_or(Reason::NotTcp)?;
-    let has_option = usize::from(ip.length) >= Ipv6Hdr::LEN + WITH_OPTION && option[0] == SOURCE_LINK;
+    let is_whole = usize::from(ip.length) >= Ipv6Hdr::LEN + WITH_OPTION && packet.has(ip.end());
+    let has_option = is_whole && option[0] == SOURCE_LINK;
     if !has_option || asker.is(Address::v6([0; 16])) || !is_vip(kernel, target) {
         return Err(Reason::NotTcp);
     }
@@ -142,7 +144,7 @@ pub(crate) fn reset<P: Packet + ?Sized>(packet: &mut P, link: &Link, ip: &Ip) ->
     if ip.fragment != Fragment::No {
         return Err(Reason::Fragment);
     }
-    if tcp.flags & RST != 0 || !ip.is_plain() || usize::from(ip.length) < ip.header() + tcp.header {
+    if tcp.flags & RST != 0 || !ip.is_plain() {
         return Err(Reason::NotServed);
     }
     answered(make_reset(packet, link, ip, &tcp), Reason::PortClosed)

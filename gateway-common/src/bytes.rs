@@ -20,6 +20,14 @@ pub trait Packet {
     /// Whether the whole packet has that many bytes, those that cannot be reached included.
     fn has(&self, length: usize) -> bool;
 
+    /// The length of the longest IP packet that this one is sent as, of `length` bytes and with so many of `headers`: it
+    /// may be many segments in one.
+    #[inline(always)]
+    fn segment_length(&self, length: u16, headers: usize) -> u16 {
+        let _ = headers;
+        length
+    }
+
     /// Takes bytes away at the front, or adds some where `by` is negative.
     fn shift(&mut self, by: i32) -> Option<()>;
 

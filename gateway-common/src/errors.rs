@@ -40,25 +40,37 @@ pub(crate) fn find<'k>(
     };
     let quote = Quote { ip: quote };
     let Some(filter) = kernel.filter() else { return Ok(None) };
-    let outer = ip.destination(packet).ok_or(Reason::Malformed)?;
+    // The message must go to where the packet that it quotes came from.
+    if !is_answer(packet, ip, &quote.ip).ok_or(Reason::Malformed)? {
+        return Ok(None);
+    }
     let Some(destination) = quote.ip.destination_portal(packet) else { return Ok(None) };
     let Some(source) = quote.ip.source_portal(packet) else { return Ok(None) };
     if filter.may_be_device(destination.address())
-        && outer.is(source.address())
         && let Some(mapping) = kernel.reverse(&destination)
     {
-        if kernel.is_local(&outer) {
+        if kernel.is_local(&source.address()) {
             return Err(Reason::OwnTraffic);
         }
         return Ok(Some((mapping, Direction::ToHost, quote)));
     }
     if filter.may_be_vip(source.address())
-        && outer.is(source.address())
         && let Some(mapping) = kernel.forward(&source)
     {
         return Ok(Some((mapping, Direction::ToDevice, quote)));
     }
     Ok(None)
+}
+
+/// Whether a packet goes to where another one came from, which it quotes.
+#[inline(always)]
+fn is_answer(packet: &(impl Packet + ?Sized), ip: &Ip, quoted: &Ip) -> Option<bool> {
+    let (to, from) = (ip.destination_at(), quoted.source_at());
+    Some(if ip.is_v6 {
+        packet.read::<8>(to)? == packet.read::<8>(from)?
+    } else {
+        packet.read::<2>(to)? == packet.read::<2>(from)?
+    })
 }
 
 /// Translates back what a message quotes that the gateway's own kernel has made: it quotes a packet to a device as

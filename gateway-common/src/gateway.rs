@@ -35,6 +35,10 @@ pub trait Kernel {
     /// The interface that stands for a VLAN.
     fn vlan(&self, vlan: &Vlan) -> Option<u32>;
     /// A place in `HOPS`.
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the place is the CPU's own, and one packet is looked at at a time"
+    )]
     fn hop(&self, slot: u32) -> Option<&mut Hop>;
     /// Nanoseconds of CLOCK_MONOTONIC_COARSE.
     fn now(&self) -> u64;
@@ -242,6 +246,9 @@ pub(crate) fn may_use(kernel: &impl Kernel, mapping: &Mapping, host: Address) ->
     Ok(())
 }
 
+/// The bytes of the header of a message (RFC 792; RFC 4443, 2.1).
+const MESSAGE: usize = 8;
+
 /// A message of ICMP or ICMPv6: an error about a mapping's packet, or a question to a VIP.
 #[inline(always)]
 fn message<P: Packet + ?Sized>(
@@ -254,7 +261,9 @@ fn message<P: Packet + ?Sized>(
 ) -> Result<Outcome, Reason> {
     let [kind] = packet.read(ip.l4()).ok_or(Reason::Malformed)?;
     let [kind, code] = kind.to_ne_bytes();
-    if errors::is_error(ip, kind)
+    let is_whole = usize::from(ip.length) >= ip.header() + MESSAGE && packet.has(ip.end());
+    if is_whole
+        && errors::is_error(ip, kind)
         && let Some((mapping, direction, quote)) = errors::find(packet, kernel, link, ip)?
     {
         let host = match direction {
@@ -267,7 +276,9 @@ fn message<P: Packet + ?Sized>(
             .send(packet, kernel, hook, arrival, link, ip);
     }
     match answer::question(ip, kind, code) {
-        Some(answer::Question::Echo) if is_vip(kernel, ip.destination(packet).ok_or(Reason::Malformed)?) => {
+        Some(answer::Question::Echo)
+            if is_whole && is_vip(kernel, ip.destination(packet).ok_or(Reason::Malformed)?) =>
+        {
             answer::echo(packet, link, ip)
         }
         Some(answer::Question::Neighbour) if link.is_ethernet => {
@@ -300,7 +311,8 @@ impl Parcel<'_> {
         ip: &Ip,
     ) -> Result<Outcome, Reason> {
         let way = self.way(packet, arrival, ip).ok_or(Reason::Malformed)?;
-        let next = self.next(kernel, hook, &way, ip);
+        let length = packet.segment_length(ip.length, ip.header() + self.header);
+        let next = self.next(kernel, hook, &way, ip, length);
         if next.is_err_and(|reason| self.stays_untouched(ip, reason)) {
             return next.map(|_| Outcome::Onward);
         }
@@ -326,13 +338,14 @@ impl Parcel<'_> {
         hook: Hook,
         way: &Way,
         ip: &Ip,
+        length: u16,
     ) -> Result<Option<&'k Hop>, Reason> {
         if ip.hops <= 1 {
             return Err(Reason::HopLimit);
         }
         match hook {
-            Hook::Frame(index) => hop::next(kernel, way, ip.length, index).map(Some),
-            Hook::Packet(_) => hop::fits(kernel, way, ip.length).map(|()| None),
+            Hook::Frame(index) => hop::next(kernel, way, length, index).map(Some),
+            Hook::Packet(_) => hop::fits(kernel, way, length).map(|()| None),
         }
     }
 

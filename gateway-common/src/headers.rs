@@ -235,7 +235,7 @@ impl Ip {
     #[inline(always)]
     fn address(&self, packet: &(impl Packet + ?Sized), at: usize) -> Option<Address> {
         Some(if self.is_v6 {
-            Address::from_words(packet.read(at)?)
+            Address::from_v6_words(packet.read(at)?)
         } else {
             Address::from_v4_words(packet.read(at)?)
         })
@@ -267,8 +267,11 @@ fn ipv4(packet: &(impl Packet + ?Sized), l3: usize) -> Result<Ip, Reason> {
         return Err(Reason::Malformed);
     }
     let [fragment, hops_protocol] = packet.read(l3 + 6).ok_or(Reason::Malformed)?;
-    // The addresses, so that what carries no ports has ends, too.
+    // All of it, so that what carries no ports has ends, too.
     let [_] = packet.read(l3 + 18).ok_or(Reason::Malformed)?;
+    if !packet.has(l3 + header) {
+        return Err(Reason::Malformed);
+    }
     let [hops, protocol] = hops_protocol.to_ne_bytes();
     let fragment = u16::from_be(fragment);
     Ok(Ip {
@@ -309,7 +312,7 @@ fn ipv6(packet: &(impl Packet + ?Sized), l3: usize) -> Result<Ip, Reason> {
                 // With segments left the packet is for a router on its way, and its checksum for another
                 // address than the one in its header (RFC 8200, 4.4 and 8.1).
                 if protocol == ROUTING && specific.to_ne_bytes()[1] != 0 {
-                    return Err(Reason::NotTcp);
+                    break;
                 }
                 protocol = following;
                 l4 += (usize::from(length) + 1) * 8;
@@ -387,7 +390,7 @@ pub fn tcp(packet: &(impl Packet + ?Sized), ip: &Ip) -> Result<Tcp, Reason> {
     let [offset_flags, _, _, _] = packet.read(ip.l4() + 12).ok_or(Reason::Malformed)?;
     let [offset, flags] = offset_flags.to_ne_bytes();
     let header = usize::from(offset >> 4) * 4;
-    if header < TcpHdr::LEN {
+    if header < TcpHdr::LEN || usize::from(ip.length) < ip.header() + header {
         return Err(Reason::Malformed);
     }
     Ok(Tcp { header, flags })

@@ -109,7 +109,6 @@ impl Entry {
 
     /// The mapping's place in `TRAFFIC`.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "24 bits are left")]
     pub fn counter(&self) -> u32 {
         (self.line >> COUNTER) as u32 & (COUNTERS - 1)
     }
@@ -173,7 +172,6 @@ pub const fn place(portal: &Portal, mask: u32) -> u32 {
     let [.., address] = portal.address().longs();
     let key = (u32::from_be(address) as u64) << 16 | u16::from_be(portal.port()) as u64;
     // Multiplied, the upper bits depend on all of the lower ones.
-    #[expect(clippy::cast_possible_truncation, reason = "24 bits are left")]
     let hash = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32;
     hash & mask
 }

@@ -1,7 +1,5 @@
 //! The largest segment that the two ends of a connection tell each other when it opens (RFC 9293, 3.7.1).
 
-use network_types::tcp::TcpHdr;
-
 use crate::bytes::{Packet, change};
 use crate::gateway::Kernel;
 use crate::rewrite::TCP_CHECKSUM;
@@ -13,8 +11,10 @@ const NO_OPERATION: u8 = 1;
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 /// The bytes of the option with the maximum segment size.
 const LENGTH: u8 = 4;
+/// The bytes of a TCP header without options.
+const HEADER: u32 = 20;
 /// Covers every offset in a TCP header and the one behind it: a jump that goes on further ends the search.
-const WITHIN_HEADER: usize = 0x1ff;
+const WITHIN_HEADER: u32 = 0x1ff;
 /// As many options as there can be.
 const MAX_OPTIONS: usize = 40;
 
@@ -28,20 +28,20 @@ pub fn clamp(
     header: usize,
     most: u16,
 ) -> Option<()> {
-    #[expect(clippy::cast_possible_truncation, reason = "20")]
-    let mut next = TcpHdr::LEN as u32;
+    let mut next = HEADER;
     for _ in 0..MAX_OPTIONS {
-        let at = kernel.forget_number(next)? as usize & WITHIN_HEADER;
+        let offset = kernel.forget_number(next)? & WITHIN_HEADER;
+        let at = offset as usize;
         if at + usize::from(LENGTH) > header {
             return Some(());
         }
         let Some([kind, length]) = pair(packet, l4 + at) else { return Some(()) };
         match kind {
             END => return Some(()),
-            NO_OPERATION => next = at as u32 + 1,
+            NO_OPERATION => next = offset + 1,
             MAXIMUM_SEGMENT_SIZE if length == LENGTH => return lower(packet, l4, at + 2, most),
             _ if length < 2 => return Some(()),
-            _ => next = at as u32 + u32::from(length),
+            _ => next = offset + u32::from(length),
         }
     }
     Some(())
@@ -56,7 +56,7 @@ fn lower(packet: &mut (impl Packet + ?Sized), l4: usize, at: usize, most: u16) -
         return Some(());
     }
     let [high, low] = most.to_be_bytes();
-    let change = if at % 2 == 0 {
+    let change = if at.is_multiple_of(2) {
         let old: [Word; 1] = packet.read(at)?;
         let new = [Word::from_ne_bytes([high, low])];
         packet.write(at, new)?;
@@ -75,7 +75,7 @@ fn lower(packet: &mut (impl Packet + ?Sized), l4: usize, at: usize, most: u16) -
 /// Two bytes, which may begin at an odd offset.
 #[inline(always)]
 fn pair(packet: &(impl Packet + ?Sized), at: usize) -> Option<[u8; 2]> {
-    if at % 2 == 0 {
+    if at.is_multiple_of(2) {
         let [word] = packet.read(at)?;
         return Some(word.to_ne_bytes());
     }

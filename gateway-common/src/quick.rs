@@ -71,7 +71,8 @@ fn segment(
 ) -> Option<Outcome> {
     let [offset_flags]: [Word; 1] = packet.read(ip.l4() + 12)?;
     let [offset, flags] = offset_flags.to_ne_bytes();
-    let is_short = usize::from(ip.length) < ip.header() + TcpHdr::LEN || offset < 0x50;
+    let header = usize::from(offset >> 4) * 4;
+    let is_short = header < TcpHdr::LEN || usize::from(ip.length) < ip.header() + header;
     if flags & SYN != 0 || is_short || ip.hops <= 1 || !packet.has(ip.end()) {
         return None;
     }

@@ -108,7 +108,7 @@ fn write_hops(packet: &mut (impl Packet + ?Sized), ip: &Ip, hops: u8) -> Option<
 #[inline(always)]
 pub fn set_link<P: Packet + ?Sized>(packet: &mut P, link: &Link, hop: &Hop) -> Option<()> {
     let (tag, tags) = hop.tags();
-    if link.tags == 0 && tags == 0 || link.has_priority_only() && tags == 0 {
+    if tags == 0 && !link.is_in_vlan() {
         return packet.write(0, hop.link());
     }
     let priority = match link.tags {

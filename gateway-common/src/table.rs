@@ -255,6 +255,15 @@ impl Address {
         Self::from_longs([join(a, b), join(c, d), join(e, f), join(g, h)])
     }
 
+    /// An IPv6 address as it lies in a packet's IPv6 header, two bytes at a time. One that holds an IPv4 address has no
+    /// business there (RFC 6890, table 20), and must not be taken for that.
+    #[inline(always)]
+    pub const fn from_v6_words(words: [Word; 8]) -> Self {
+        let [a, b, c, d, e, f, g, h] = words;
+        let is_v4 = a | b | c | d | e == 0 && f == 0xffff;
+        Self::from_words([a, b, c, d, e, if is_v4 { 0 } else { f }, g, h])
+    }
+
     /// An IPv4 address as it lies in a packet, two bytes at a time.
     #[inline(always)]
     pub const fn from_v4_words([high, low]: [Word; 2]) -> Self {

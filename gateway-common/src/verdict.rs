@@ -34,6 +34,7 @@ macro_rules! reasons {
         }
 
         /// The number of reasons.
+        #[expect(clippy::cast_possible_truncation, reason = "there are a few dozen")]
         pub const REASONS: u32 = [$(Reason::$name as u32,)*].len() as u32;
 
         impl Reason {

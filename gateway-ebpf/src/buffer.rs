@@ -104,6 +104,15 @@ impl Packet for Buffer {
         unsafe { (*self.context).len as usize >= length }
     }
 
+    #[inline(always)]
+    fn segment_length(&self, length: u16, headers: usize) -> u16 {
+        // SAFETY: the context is valid for as long as the program runs.
+        match unsafe { (*self.context).gso_size } {
+            0 => length,
+            payload => (headers as u32 + payload) as u16,
+        }
+    }
+
     /// There is no link header to change.
     #[inline(always)]
     fn shift(&mut self, _: i32) -> Option<()> {

@@ -1,5 +1,5 @@
 //! Maps read and written many entries at a time, by the batch commands of bpf(2), which aya does not have: hash
-//! maps (Linux 5.6), LPM tries and per-CPU arrays (later; all are in Linux 6.6). Source of numbers and layouts: uapi
+//! maps and arrays (Linux 5.6), LPM tries and per-CPU arrays (later; all are in Linux 6.6). Source of numbers and layouts: uapi
 //! `linux/bpf.h`.
 
 use std::cell::Cell;
@@ -29,7 +29,7 @@ enum Command {
     DeleteBatch = 27,
 }
 
-/// A pinned hash map or LPM trie with keys `K` and values `V`.
+/// A pinned hash map, array or LPM trie with keys `K` and values `V`.
 pub(crate) struct Batched<K, V> {
     map: MapData,
     path: PathBuf,
@@ -90,13 +90,18 @@ impl<K: Pod, V: Pod> Batched<K, V> {
     /// All entries, in no order. Where others write meanwhile, an entry of theirs may be missing or old; none stands
     /// twice in a hash map.
     pub(crate) fn entries(&self) -> io::Result<Vec<(K, V)>> {
-        self.entries_by(BATCH)
+        self.entries_where(|_| true)
     }
 
-    fn entries_by(&self, mut size: usize) -> io::Result<Vec<(K, V)>> {
+    /// The same, of those with such a value only.
+    pub(crate) fn entries_where(&self, keep: impl Fn(&V) -> bool) -> io::Result<Vec<(K, V)>> {
+        self.entries_by(BATCH, keep)
+    }
+
+    fn entries_by(&self, mut size: usize, keep: impl Fn(&V) -> bool) -> io::Result<Vec<(K, V)>> {
         let mut retries = 0;
         loop {
-            match self.walk(size) {
+            match self.walk(size, &keep) {
                 // A bucket holds more entries than fit (hash maps).
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => size = size.saturating_mul(2),
                 // The entry to go on from has vanished again and again (tries).
@@ -106,7 +111,7 @@ impl<K: Pod, V: Pod> Batched<K, V> {
         }
     }
 
-    fn walk(&self, size: usize) -> io::Result<Vec<(K, V)>> {
+    fn walk(&self, size: usize, keep: impl Fn(&V) -> bool) -> io::Result<Vec<(K, V)>> {
         let mut found = Vec::new();
         let (mut keys, mut values) = (vec![zeroed::<K>(); size], vec![zeroed::<V>(); size]);
         // Where the walk goes on: a bucket's number in hash maps (4 bytes), a key in tries.
@@ -132,7 +137,8 @@ impl<K: Pod, V: Pod> Batched<K, V> {
                 Err(error) => return Err(error),
             };
             let count = (attributes.count as usize).min(size);
-            found.extend(keys[..count].iter().copied().zip(values[..count].iter().copied()));
+            let entries = keys[..count].iter().copied().zip(values[..count].iter().copied());
+            found.extend(entries.filter(|(_, value)| keep(value)));
             if is_last {
                 return Ok(found);
             }
@@ -226,9 +232,17 @@ thread_local! {
     static SPENT: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// The time that this thread has spent in the system calls of this module.
+/// The time that this thread has spent in the system calls of this module, and in others that it counts with them.
 pub(crate) fn spent() -> Duration {
     SPENT.get()
+}
+
+/// Counts the time of a system call.
+pub(crate) fn timed<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let begin = Instant::now();
+    let outcome = call();
+    SPENT.set(SPENT.get() + begin.elapsed());
+    outcome
 }
 
 /// `union bpf_attr` for one element.
@@ -294,14 +308,13 @@ unsafe fn change(
 ///
 /// What the attributes point to is what the command needs.
 unsafe fn bpf<A>(command: Command, attributes: &mut A) -> io::Result<()> {
-    let begin = Instant::now();
-    // SAFETY: the attributes live through the call; the caller vouches for what they point to.
-    let outcome = unsafe {
-        libc::syscall(libc::SYS_bpf, command as c_long, std::ptr::from_mut(attributes), size_of::<A>())
-    };
-    let error = io::Error::last_os_error();
-    SPENT.set(SPENT.get() + begin.elapsed());
-    if outcome < 0 { Err(error) } else { Ok(()) }
+    timed(|| {
+        // SAFETY: the attributes live through the call; the caller vouches for what they point to.
+        let outcome = unsafe {
+            libc::syscall(libc::SYS_bpf, command as c_long, std::ptr::from_mut(attributes), size_of::<A>())
+        };
+        if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    })
 }
 
 fn open(path: &Path) -> Result<MapData> {
@@ -365,7 +378,7 @@ mod tests {
         let values: Vec<u64> = keys.iter().map(|key| u64::from(*key) << 40).collect();
         map.put(&keys, &values).unwrap();
         for size in [1, 2, 3, 64, BATCH] {
-            let mut found = map.entries_by(size).unwrap();
+            let mut found = map.entries_by(size, |_| true).unwrap();
             found.sort_unstable();
             assert!(found.iter().copied().eq(keys.iter().copied().zip(values.iter().copied())), "{size}");
         }

@@ -47,7 +47,8 @@ impl Table {
         let (others, shared) = rest.map(|rest| (rest.filter, rest.shared)).unzip();
         let shared = shared.unwrap_or_default();
         let (filter, vips) = (self.filter()?, standing);
-        Ok(Plan::between(&now, &wanted, Around { filter, others, vips, shared, is_fresh: false }))
+        let index = self.index.around(&now, &wanted)?;
+        Ok(Plan::between(&now, &wanted, Around { filter, others, vips, shared, index, is_fresh: false }))
     }
 
     /// The lines that a change touches, as the kernel has them, with the access lists that the catalog knows.

@@ -17,7 +17,7 @@ use crate::table::Table;
 
 /// When a plan was carried out.
 pub(crate) struct Executed {
-    /// From the first to the last system call.
+    /// From the first to the last system call that packets wait for.
     pub(crate) took: Duration,
     /// CLOCK_MONOTONIC after the last one, in nanoseconds.
     pub(crate) at_monotonic_ns: u64,
@@ -41,7 +41,14 @@ impl Table {
                 });
             }
         }
-        Ok(Executed { took: begin.elapsed(), at_monotonic_ns: monotonic_ns() })
+        let executed = Executed { took: begin.elapsed(), at_monotonic_ns: monotonic_ns() };
+        if let Err(error) = self.index.fill(&plan.fill) {
+            // The change is made, and all of it works.
+            eprintln!(
+                "note: what changed is not in INDEX, so its packets are looked up more slowly ({error:#}); see 'lungate check'"
+            );
+        }
+        Ok(executed)
     }
 
     fn make(&mut self, step: &Step) -> Result<(), Partial> {
@@ -50,6 +57,7 @@ impl Table {
             Step::Vips(edit) => make(&self.vips, edit),
             Step::Access(edit) => make(&self.access, edit),
             Step::Counters(counters) => self.counters.zero(counters),
+            Step::Index(edit) => make(self.index.map(), edit),
             Step::Reverse(edit) => make(&self.reverse, edit),
             Step::Forward(edit) => make(&self.forward, edit),
         }
@@ -62,6 +70,7 @@ impl Table {
             Step::Vips(edit) => unmake(&self.vips, edit, done),
             Step::Access(edit) => unmake(&self.access, edit, done),
             Step::Counters(_) => Ok(()),
+            Step::Index(edit) => unmake(self.index.map(), edit, done),
             Step::Reverse(edit) => unmake(&self.reverse, edit, done),
             Step::Forward(edit) => unmake(&self.forward, edit, done),
         }
@@ -84,6 +93,7 @@ impl Table {
             Step::Vips(_) => map::VIPS,
             Step::Access(_) => map::ACCESS,
             Step::Counters(_) => map::TRAFFIC,
+            Step::Index(_) => map::INDEX,
             Step::Reverse(_) => map::REVERSE,
             Step::Forward(_) => map::FORWARD,
         };

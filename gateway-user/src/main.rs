@@ -7,6 +7,7 @@ mod clock;
 mod commands;
 mod content;
 mod execute;
+mod index;
 mod kernel;
 mod links;
 mod network;

@@ -9,15 +9,19 @@ use anyhow::{Result, bail};
 use aya::maps::lpm_trie::Key;
 use ipnet::IpNet;
 use lungate_gateway_common::filter::Filter;
+use lungate_gateway_common::index::Bucket;
 use lungate_gateway_common::table::{Access, Address, Mapping, Portal};
 
 use crate::content::{Content, Line, access_key};
+use crate::index::{Fill, Present};
 use crate::object::{PORTALS_PER_MAPPING, PREFIXES_PER_MAPPING};
 
 /// Writes in their order.
 #[derive(Default)]
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
+    /// What packets do not wait for, after all steps.
+    pub(crate) fill: Fill,
 }
 
 /// Writes to one map.
@@ -30,6 +34,8 @@ pub(crate) enum Step {
     Access(Edit<Key<Access>, u32>),
     /// Traffic counters that start anew. They are nobody's before, so there is nothing to take back.
     Counters(Vec<u32>),
+    /// Entries of lines that are about to change are emptied.
+    Index(Edit<u32, Bucket>),
     Reverse(Edit<Portal, Mapping>),
     Forward(Edit<Portal, Mapping>),
 }
@@ -50,6 +56,8 @@ pub(crate) struct Around {
     pub(crate) vips: BTreeSet<IpAddr>,
     /// Of them, those that other lines have as well.
     pub(crate) shared: BTreeSet<IpAddr>,
+    /// The index: where lines change, or as a whole.
+    pub(crate) index: Present,
     /// No packet was ever counted, so every counter is zero.
     pub(crate) is_fresh: bool,
 }
@@ -65,7 +73,7 @@ impl Plan {
     /// The way from what is to what is wanted.
     pub(crate) fn between(now: &Content, wanted: &Content, around: Around) -> Self {
         let mut plan = Self::default();
-        let Around { filter, others, vips, shared, is_fresh } = around;
+        let Around { filter, others, vips, shared, index, is_fresh } = around;
 
         let mut wide = filter.clone();
         wanted.add_to(&mut wide);
@@ -88,6 +96,9 @@ impl Plan {
         plan.push(Step::Access(list(&joining)));
         let new = wanted.forward.iter().filter(|(vip, _)| !is_fresh && !now.forward.contains_key(*vip));
         plan.push(Step::Counters(new.map(|(_, line)| line.counter).collect()));
+        let (emptied, fill) = index.change(now, wanted);
+        plan.fill = fill;
+        plan.push(Step::Index(emptied));
         plan.push(Step::Reverse(put(&now.reverse, &wanted.reverse)));
         plan.push(Step::Forward(put(&now.forward, &wanted.forward)));
         plan.push(Step::Forward(remove(&now.forward, &wanted.forward)));
@@ -120,6 +131,7 @@ impl Step {
             Self::Vips(edit) => edit.len(),
             Self::Access(edit) => edit.len(),
             Self::Counters(counters) => counters.len(),
+            Self::Index(edit) => edit.len(),
             Self::Reverse(edit) | Self::Forward(edit) => edit.len(),
         }
     }
@@ -234,7 +246,8 @@ mod tests {
         let mut filter = Box::new(Filter::EMPTY);
         now.add_to(&mut filter);
         let others = Some(Box::new(Filter::EMPTY));
-        Around { filter, others, vips: now.vips(), shared: BTreeSet::new(), is_fresh: false }
+        let (vips, index) = (now.vips(), Present::default());
+        Around { filter, others, vips, shared: BTreeSet::new(), index, is_fresh: false }
     }
 
     /// The steps as words: the map, "+" for what is written and "-" for what is removed, and how many.
@@ -247,6 +260,7 @@ mod tests {
             Step::Vips(vips) => format!("vips{}{}", edit(vips), vips.len()),
             Step::Access(access) => format!("access{}{}", edit(access), access.len()),
             Step::Counters(counters) => format!("counters {counters:?}"),
+            Step::Index(buckets) => format!("index{}{}", edit(buckets), buckets.len()),
             Step::Reverse(lines) => format!("reverse{}{}", edit(lines), lines.len()),
             Step::Forward(lines) => format!("forward{}{}", edit(lines), lines.len()),
         };

@@ -18,6 +18,7 @@ use lungate_gateway_common::verdict::Reason;
 use crate::batch::{Batched, PerCpu};
 pub(crate) use crate::content::{Content, Line};
 use crate::content::{lines, prefix};
+use crate::index::Index;
 use crate::pins::Pins;
 use crate::plan::{Around, Plan, Room};
 
@@ -27,6 +28,7 @@ pub(crate) struct Table {
     pub(crate) reverse: Batched<Portal, Mapping>,
     pub(crate) vips: Batched<Address, u32>,
     pub(crate) access: Batched<Key<Access>, u32>,
+    pub(crate) index: Index,
     pub(crate) filter: Array<MapData, Filter>,
     pub(crate) counters: PerCpu,
     traffic: PerCpuArray<MapData, Traffic>,
@@ -59,6 +61,7 @@ impl Table {
             reverse: Batched::open(&pins.map(map::REVERSE))?,
             vips: Batched::open(&pins.map(map::VIPS))?,
             access: Batched::open(&pins.map(map::ACCESS))?,
+            index: Index::open(pins, capacity)?,
             filter: Map::Array(open(map::FILTER)?).try_into()?,
             counters: PerCpu::open(&pins.map(map::TRAFFIC), size_of::<Traffic>())?,
             traffic: Map::PerCpuArray(open(map::TRAFFIC)?).try_into()?,
@@ -128,13 +131,15 @@ impl Table {
     pub(crate) fn plan(&self, now: &Content, wanted: &Content) -> Result<Plan> {
         Room::between(now, wanted).check(self.capacity)?;
         let vips = self.vips.entries().context("cannot read the VIPs")?;
+        // Whatever has filled it has left a catalog or entries.
+        let is_fresh = now.reverse.is_empty() && now.forward.is_empty() && self.catalog()?.is_none();
         let around = Around {
             filter: self.filter()?,
             others: Some(Box::new(Filter::EMPTY)),
             vips: vips.into_iter().map(|(vip, _)| vip.into()).collect(),
             shared: BTreeSet::new(),
-            // Whatever has filled it has left a catalog or entries.
-            is_fresh: now.reverse.is_empty() && now.forward.is_empty() && self.catalog()?.is_none(),
+            index: self.index.whole(is_fresh)?,
+            is_fresh,
         };
         Ok(Plan::between(now, wanted, around))
     }

@@ -76,6 +76,20 @@ impl Report {
         let verdict = if has_btf { Verdict::Good } else { Verdict::Note };
         self.find(verdict, "the kernel's own type information (BTF), for tools that show the table", None);
 
+        let (verdict, what) = match kernel::can_wait_for_programs() {
+            Ok(()) => {
+                (Verdict::Good, "the kernel can wait until programs have ended (membarrier)".to_owned())
+            }
+            Err(error) => (
+                Verdict::Note,
+                format!(
+                    "the kernel cannot wait until programs have ended ({error}): INDEX stays empty, and packets are looked up more slowly"
+                ),
+            ),
+        };
+        let mend = "boot a kernel with CONFIG_MEMBARRIER, and without nohz_full".to_owned();
+        self.find(verdict, what, Some(mend));
+
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
         let has_bpffs = mounts.lines().any(|line| line.split(' ').nth(2) == Some("bpf"));
         let verdict = if has_bpffs { Verdict::Good } else { Verdict::Bad };

@@ -163,7 +163,9 @@ pub(crate) fn differences(now: &Content, wanted: &Content) -> Vec<String> {
             (Some(old), Some(new)) if old.peer != new.peer => {
                 Some(format!("move {vip} from {} to {}", old.peer, new.peer))
             }
-            (Some(old), Some(new)) if old != new => Some(format!("change the flags of {vip}")),
+            (Some(old), Some(new)) if old.flags != new.flags => Some(format!("change the flags of {vip}")),
+            (Some(old), Some(new)) if old.mss != new.mss => Some(format!("change the MSS clamp of {vip}")),
+            (Some(old), Some(new)) if old != new => Some(format!("change the counter of {vip}")),
             _ => None,
         });
     }

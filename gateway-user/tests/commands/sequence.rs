@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use crate::bytes::shown_portal;
 use crate::document::lone;
 use crate::gateway::{Gateway, dump};
+use crate::index::{Index, loaded};
+use crate::random::Random;
 
 const CHANGES: usize = 60;
 
@@ -33,24 +35,34 @@ fn derived(gateway: &Gateway) -> (BTreeSet<String>, Vec<Value>) {
     (lines, rest)
 }
 
+/// Freezes the mapping of a VIP in a catalog, or lets it live again.
+fn turn(catalog: &str, vip: &str) {
+    let mut document: Value = serde_json::from_str(&fs::read_to_string(catalog).unwrap()).unwrap();
+    for mapping in document["mappings"].as_array_mut().unwrap() {
+        if mapping["vip"] == vip {
+            mapping["state"] = json!(if mapping["state"] == "frozen" { "live" } else { "frozen" });
+        }
+    }
+    fs::write(catalog, document.to_string()).unwrap();
+}
+
 #[test]
 fn changes_one_by_one_leave_what_apply_would() {
-    let gateway = Gateway::loaded();
+    let gateway = loaded();
     gateway.apply(&lone(&[]));
     let catalog = gateway.file("catalog.json");
-    // Knuth's MMIX generator: the same sequence each time.
-    let mut state = 1_u64;
-    let mut random = |below: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(state >> 33).unwrap() % below
-    };
+    let mut random = Random::new();
     let mut done = 0;
     for _ in 0..CHANGES {
-        let (vip, device) = (portal("10.9.0", random(6)), portal("10.2.0", random(24)));
-        let change = match random(4) {
+        let (vip, device) = (portal("10.9.0", random.below(6)), portal("10.2.0", random.below(24)));
+        let change = match random.below(5) {
             0 | 1 => vec!["map", "add", &vip, &device],
             2 => vec!["map", "migrate", &vip, "--to", &device],
-            _ => vec!["map", "remove", &vip],
+            3 => vec!["map", "remove", &vip],
+            _ => {
+                turn(&catalog, &vip);
+                vec!["apply", &catalog]
+            }
         };
         let table = gateway.table();
         if gateway.lungate(&change).output().unwrap().status.success() {
@@ -60,11 +72,12 @@ fn changes_one_by_one_leave_what_apply_would() {
         } else {
             assert_eq!(gateway.table(), table, "{change:?} was refused and changed something");
         }
+        Index::of(&gateway).expect_whole(&format!("{change:?}"));
     }
     assert!(done > CHANGES / 3, "only {done} changes were possible");
     let changed = derived(&gateway);
     let document = fs::read_to_string(catalog).unwrap();
-    let fresh = Gateway::loaded();
+    let fresh = loaded();
     fresh.apply(&serde_json::from_str(&document).unwrap());
     assert_eq!(derived(&fresh), changed);
 }

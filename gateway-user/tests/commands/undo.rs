@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::bytes::{mapping as value, portal};
 use crate::document::{lone, mapping};
-use crate::gateway::{Gateway, stdout};
+use crate::gateway::{Gateway, dump, stdout};
+use crate::index::Index;
 
 /// A table for `max` mappings with one of them, and its catalog.
 fn one_of(max: &str) -> Gateway {
@@ -20,10 +21,12 @@ fn one_of(max: &str) -> Gateway {
 /// The command must fail, name all of `parts`, and leave everything as it was.
 fn expect_undone(gateway: &Gateway, arguments: &[&str], parts: &[&str]) {
     let catalog = || fs::read_to_string(gateway.file("catalog.json")).unwrap();
-    let before = (gateway.table(), catalog());
+    let before = (gateway.table(), catalog(), dump(&gateway.map("INDEX")));
     gateway.expect_refused(arguments, parts);
     assert_eq!(gateway.table(), before.0, "{arguments:?}: the table was changed");
     assert_eq!(catalog(), before.1, "{arguments:?}: the catalog was changed");
+    Index::of(gateway).expect_right(&format!("{arguments:?}"));
+    assert_eq!(dump(&gateway.map("INDEX")), before.2, "{arguments:?}: the index was changed");
 }
 
 #[test]
@@ -66,8 +69,11 @@ fn maps_that_take_no_writes() {
     };
     let gateway = one_of("4");
     freeze(&gateway, "FORWARD");
-    let parts = ["FORWARD may not be written", "CAP_BPF", "catalog is as before"];
-    expect_undone(&gateway, &["map", "migrate", "10.9.0.1:1", "--to", "10.2.0.12:1"], &parts);
+    let migrate = ["map", "migrate", "10.9.0.1:1", "--to", "10.2.0.12:1"];
+    expect_undone(&gateway, &migrate, &["FORWARD may not be written", "CAP_BPF", "catalog is as before"]);
+    let gateway = one_of("4");
+    freeze(&gateway, "INDEX");
+    expect_undone(&gateway, &migrate, &["INDEX may not be written", "catalog is as before"]);
     // What was removed already comes back.
     let gateway = one_of("4");
     freeze(&gateway, "REVERSE");

@@ -99,8 +99,8 @@ fn set_times(runner: &mut Runner, asked: u64, confirmed: u64) {
             continue;
         }
         for hop in &mut values {
-            hop[48..56].copy_from_slice(&asked.to_ne_bytes());
-            hop[56..64].copy_from_slice(&confirmed.to_ne_bytes());
+            hop[56..64].copy_from_slice(&asked.to_ne_bytes());
+            hop[64..72].copy_from_slice(&confirmed.to_ne_bytes());
         }
         hops.set(slot, PerCpuValues::try_from(values).unwrap(), 0).unwrap();
     }

@@ -9,6 +9,7 @@ use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use ipnet::IpNet;
 use lungate_gateway_common::filter::Filter;
+use lungate_gateway_common::index::{self, Bucket, buckets, place};
 use lungate_gateway_common::table::{
     Access, Address, FROZEN, Interface, Mapping, Portal, RESTRICTED, RETIRED, Tag, Traffic, Vlan, control,
     map,
@@ -54,6 +55,9 @@ pub(crate) enum Then {
     HandedError([Reason; 2], Vec<u8>),
 }
 
+/// The mappings that a table of these tests has room for.
+const MAPPINGS: u32 = 256;
+
 /// A program with a table of its own, in a namespace that ends with the thread.
 pub(crate) struct Runner {
     pub(crate) ebpf: Ebpf,
@@ -70,8 +74,10 @@ impl Runner {
         let object = std::fs::read(env!("LUNGATE_BPF_OBJECT")).unwrap();
         let mut loader = EbpfLoader::new();
         for name in [map::FORWARD, map::REVERSE, map::VIPS, map::ACCESS, map::TRAFFIC] {
-            loader.map_max_entries(name, 256);
+            loader.map_max_entries(name, MAPPINGS);
         }
+        let mask = buckets(MAPPINGS) - 1;
+        loader.map_max_entries(map::INDEX, buckets(MAPPINGS)).override_global("INDEX_MASK", &mask, true);
         let ebpf = loader.load(&object).unwrap();
         let mut runner = Self { ebpf, world: World::new(), out: RefCell::new(vec![0; 1 << 16]) };
         let program: &mut Xdp = runner.ebpf.program_mut("lungate").unwrap().try_into().unwrap();
@@ -102,6 +108,13 @@ impl Runner {
         let mapping = |peer: SocketAddr| Mapping::new(peer.into(), flags, counter, line.mss);
         let (vip, device) = (line.vip, line.device);
         self.table(map::REVERSE).insert(Portal::from(device), mapping(vip), 0).unwrap();
+        // Every other one is in the index, so that the quick way goes by it and by the hash maps.
+        if counter % 2 == 0 {
+            self.index(device, &mapping(vip), Direction::ToHost);
+            if !line.is_retired {
+                self.index(vip, &mapping(device), Direction::ToDevice);
+            }
+        }
         self.world.reverse.insert(device, entry(vip));
         filter.add_device(device.ip().into());
         filter.add_vip(vip.ip().into());
@@ -116,6 +129,16 @@ impl Runner {
             let mut access: LpmTrie<&mut MapData, Access, u32> = self.map(map::ACCESS).try_into().unwrap();
             access.insert(&Key::new(bits, Access::new(counter, net.network().into())), 1, 0).unwrap();
         }
+    }
+
+    fn index(&mut self, portal: SocketAddr, mapping: &Mapping, direction: Direction) {
+        let portal = Portal::from(portal);
+        let Some(entry) = index::Entry::new(&portal, mapping) else { return };
+        let mut buckets: Array<&mut MapData, Bucket> = self.map(map::INDEX).try_into().unwrap();
+        let place = place(&portal, buckets.len() - 1);
+        let mut bucket = buckets.get(&place, 0).unwrap();
+        assert!(bucket.put(entry.there(mapping, direction)), "the bucket of {portal:?} is full");
+        buckets.set(place, bucket, 0).unwrap();
     }
 
     fn describe_network(&mut self) {
