@@ -109,7 +109,7 @@ impl Runner {
         let (vip, device) = (line.vip, line.device);
         self.table(map::REVERSE).insert(Portal::from(device), mapping(vip), 0).unwrap();
         // Every other one is in the index, so that the quick way goes by it and by the hash maps.
-        if counter % 2 == 0 {
+        if counter.is_multiple_of(2) {
             self.index(device, &mapping(vip), Direction::ToHost);
             if !line.is_retired {
                 self.index(vip, &mapping(device), Direction::ToDevice);
