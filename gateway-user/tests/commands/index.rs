@@ -199,7 +199,7 @@ fn moving_and_loading_again_keep_it() {
 fn a_command_that_is_killed_leaves_nothing_wrong() {
     let gateway = loaded();
     let lines = |device: u8| -> Vec<Value> {
-        let of = |i| {
+        let of = |i: u8| {
             let hosts: &[&str] = if (i + device).is_multiple_of(3) { &["10.1.0.0/24"] } else { &[] };
             let mut line = mapping(&format!("10.9.0.{i}:1"), &format!("10.2.0.{}:{i}", device), hosts);
             line["state"] = json!(if (i + device).is_multiple_of(4) { "frozen" } else { "live" });
