@@ -2,12 +2,14 @@
 //! known when the program is built.
 
 use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::helpers::bpf_xdp_get_buff_len;
 use aya_ebpf::programs::XdpContext;
 use lungate_gateway_common::bytes::Packet;
 use lungate_gateway_common::table::Word;
 
 /// The first `LENGTH` bytes of a frame.
 pub(crate) struct Head<const LENGTH: usize> {
+    context: *mut xdp_md,
     start: usize,
     end: usize,
 }
@@ -19,7 +21,7 @@ impl<const LENGTH: usize> Head<LENGTH> {
         let context: *mut xdp_md = ctx.ctx;
         // SAFETY: the context is valid for as long as the program runs.
         let (start, end) = unsafe { ((*context).data as usize, (*context).data_end as usize) };
-        (start + LENGTH <= end).then_some(Self { start, end })
+        (start + LENGTH <= end).then_some(Self { context, start, end })
     }
 }
 
@@ -43,10 +45,11 @@ impl<const LENGTH: usize> Packet for Head<LENGTH> {
         Some(())
     }
 
-    /// Says no of a frame in several buffers, which is left to the whole way.
     #[inline(always)]
     fn has(&self, length: usize) -> bool {
-        self.end - self.start >= length
+        // Only a large frame lies in more than one buffer, and the kernel must be asked.
+        // SAFETY: the context is valid for as long as the program runs.
+        self.end - self.start >= length || unsafe { bpf_xdp_get_buff_len(self.context) as usize >= length }
     }
 
     #[inline(always)]

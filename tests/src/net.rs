@@ -143,9 +143,16 @@ impl Net {
         Ok(net)
     }
 
-    /// Attaches the program to both sides and fills the table.
+    /// Attaches the program to both sides, in their drivers, and fills the table.
     pub fn load(&self, mappings: &[(SocketAddr, SocketAddr)]) -> Result<()> {
-        self.lab.lungate(&["load", "--mode", "native", "--iface", "h0", "--iface", "d0"])?;
+        self.load_in(["native", "native"], mappings)
+    }
+
+    /// Attaches the program in these modes to the host's and to the device's side, and fills the table.
+    pub fn load_in(&self, modes: [&str; 2], mappings: &[(SocketAddr, SocketAddr)]) -> Result<()> {
+        for (name, mode) in ["h0", "d0"].into_iter().zip(modes) {
+            self.lab.lungate(&["load", "--mode", mode, "--iface", name])?;
+        }
         let mappings: Vec<Value> =
             mappings.iter().map(|(vip, device)| json!({ "vip": vip, "device": device })).collect();
         let file = self.lab.folder().join("catalog.json");
