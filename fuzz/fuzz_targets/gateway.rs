@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use lungate_gateway_common::bytes::Packet;
 use lungate_gateway_common::filter::Filter;
 use lungate_gateway_common::gateway::{Hook, Kernel, Outcome, aside, run};
-use lungate_gateway_common::headers::{self, Fragment, Headers};
+use lungate_gateway_common::headers::{self, Fragment, Headers, Ip};
 use lungate_gateway_common::hop::Answer;
 use lungate_gateway_common::index::{Bucket, Entry};
 use lungate_gateway_common::quick;
@@ -101,6 +101,8 @@ struct World {
     answer: Answer,
     interfaces: [Interface; 3],
     hop: UnsafeCell<Hop>,
+    headers: UnsafeCell<Option<Headers>>,
+    quoted: UnsafeCell<Option<Ip>>,
     is_listed: bool,
     counted: Cell<u32>,
 }
@@ -130,12 +132,9 @@ impl World {
                 link: [2, 0, 0, 0, 0, index as u8],
                 reserved: 0,
             }),
-            hop: UnsafeCell::new(Hop::new(
-                &Way::new(Address::v4([0; 4]), Address::v4([0; 4]), false, 0, 0),
-                0,
-                0,
-                0,
-            )),
+            hop: UnsafeCell::new(Hop::BLANK),
+            headers: UnsafeCell::new(None),
+            quoted: UnsafeCell::new(None),
             is_listed,
             counted: Cell::new(0),
         };
@@ -223,8 +222,14 @@ impl Kernel for World {
         self.answer
     }
 
-    fn forget(&self, headers: Headers) -> Option<Headers> {
-        Some(headers)
+    fn forget(&self, headers: Headers) -> Option<&Headers> {
+        // SAFETY: as for `hop`.
+        Some(unsafe { (*self.headers.get()).insert(headers) })
+    }
+
+    fn forget_quoted(&self, quoted: Ip) -> Option<&Ip> {
+        // SAFETY: as for `hop`.
+        Some(unsafe { (*self.quoted.get()).insert(quoted) })
     }
 
     fn forget_number(&self, number: u32) -> Option<u32> {

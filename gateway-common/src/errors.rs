@@ -3,7 +3,7 @@
 
 use crate::bytes::{Change, Packet, change, updated};
 use crate::gateway::{Hook, Kernel};
-use crate::headers::{self, Fragment, Headers, ICMP, ICMPV6, IPV4, IPV6, Ip, Link, TCP};
+use crate::headers::{self, Fragment, ICMP, ICMPV6, IPV4, IPV6, Ip, TCP};
 use crate::rewrite::{TCP_CHECKSUM, V4_CHECKSUM, replace_address};
 use crate::table::{Mapping, Portal, Word};
 use crate::verdict::{Direction, Reason};
@@ -11,13 +11,6 @@ use crate::verdict::{Direction, Reason};
 /// Where the quoted packet begins in a message, and the message's own checksum (RFC 792; RFC 4443, 2.1).
 const QUOTE: usize = 8;
 const CHECKSUM: usize = 2;
-
-/// The packet that an error message is about, as far as it is quoted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Quote {
-    /// Its header; its offsets are those in the whole packet.
-    pub ip: Ip,
-}
 
 /// Whether a message says that a packet could not be delivered: destination unreachable, source quench, time
 /// exceeded and parameter problem (RFC 792), or one of the four of RFC 4443.
@@ -31,21 +24,18 @@ pub(crate) const fn is_error(ip: &Ip, kind: u8) -> bool {
 pub(crate) fn find<'k>(
     packet: &(impl Packet + ?Sized),
     kernel: &'k impl Kernel,
-    link: &Link,
     ip: &Ip,
-) -> Result<Option<(&'k Mapping, Direction, Quote)>, Reason> {
-    let Some(quote) = quoted(packet, ip) else { return Ok(None) };
-    let Some(Headers { ip: quote, .. }) = kernel.forget(Headers { link: *link, ip: quote.ip }) else {
+) -> Result<Option<(&'k Mapping, Direction, &'k Ip)>, Reason> {
+    let Some(quote) = quoted(packet, ip).and_then(|quote| kernel.forget_quoted(quote)) else {
         return Ok(None);
     };
-    let quote = Quote { ip: quote };
     let Some(filter) = kernel.filter() else { return Ok(None) };
     // The message must go to where the packet that it quotes came from.
-    if !is_answer(packet, ip, &quote.ip).ok_or(Reason::Malformed)? {
+    if !is_answer(packet, ip, quote).ok_or(Reason::Malformed)? {
         return Ok(None);
     }
-    let Some(destination) = quote.ip.destination_portal(packet) else { return Ok(None) };
-    let Some(source) = quote.ip.source_portal(packet) else { return Ok(None) };
+    let Some(destination) = quote.destination_portal(packet) else { return Ok(None) };
+    let Some(source) = quote.source_portal(packet) else { return Ok(None) };
     if filter.may_be_device(destination.address())
         && let Some(mapping) = kernel.reverse(&destination)
     {
@@ -89,7 +79,7 @@ pub fn own(packet: &mut (impl Packet + ?Sized), kernel: &impl Kernel, hook: Hook
         return None;
     }
     let quote = quoted(packet, &ip)?;
-    let destination = quote.ip.destination_portal(packet)?;
+    let destination = quote.destination_portal(packet)?;
     let is_known = kernel.filter()?.may_be_device(destination.address());
     if !is_known || !kernel.is_local(&ip.source(packet)?) {
         return None;
@@ -102,12 +92,12 @@ pub fn own(packet: &mut (impl Packet + ?Sized), kernel: &impl Kernel, hook: Hook
 
 /// The quoted packet, where it is TCP with its ports.
 #[inline(always)]
-pub(crate) fn quoted(packet: &(impl Packet + ?Sized), ip: &Ip) -> Option<Quote> {
+pub(crate) fn quoted(packet: &(impl Packet + ?Sized), ip: &Ip) -> Option<Ip> {
     let ethertype = if ip.is_v6 { IPV6 } else { IPV4 };
     let quote = headers::ip(packet, ethertype, ip.l4() + QUOTE).ok()?;
     let is_whole = quote.protocol == TCP && quote.fragment != Fragment::Later;
     // Ports lie within the message, not in what a short frame is filled up with.
-    (is_whole && quote.l4() + 4 <= ip.end()).then_some(Quote { ip: quote })
+    (is_whole && quote.l4() + 4 <= ip.end()).then_some(quote)
 }
 
 /// Translates a message: what it quotes, and, where `changes_outside`, its own source on the way to a host or its
@@ -116,27 +106,27 @@ pub(crate) fn quoted(packet: &(impl Packet + ?Sized), ip: &Ip) -> Option<Quote> 
 pub fn translate(
     packet: &mut (impl Packet + ?Sized),
     ip: &Ip,
-    quote: &Quote,
+    quote: &Ip,
     direction: Direction,
     peer: &Portal,
     changes_outside: bool,
 ) -> Option<()> {
     // What was sent to a device is quoted to its host, and what was sent to a host to its device.
     let (inner, port, outer) = match direction {
-        Direction::ToHost => (quote.ip.destination_at(), quote.ip.l4() + 2, ip.source_at()),
-        Direction::ToDevice => (quote.ip.source_at(), quote.ip.l4(), ip.destination_at()),
+        Direction::ToHost => (quote.destination_at(), quote.l4() + 2, ip.source_at()),
+        Direction::ToDevice => (quote.source_at(), quote.l4(), ip.destination_at()),
     };
     let addresses = replace_address(packet, ip.is_v6, inner, peer.address())?;
     let mut own = addresses;
     if !ip.is_v6 {
-        own += update_quoted(packet, quote.ip.l3() + V4_CHECKSUM, addresses)?;
+        own += update_quoted(packet, quote.l3() + V4_CHECKSUM, addresses)?;
     }
     let old: [Word; 1] = packet.read(port)?;
     packet.write(port, [peer.port()])?;
     let ports = change(old, [peer.port()]);
     own += ports;
     // Often only the first eight bytes of the segment are quoted.
-    let checksum = quote.ip.l4() + TCP_CHECKSUM;
+    let checksum = quote.l4() + TCP_CHECKSUM;
     if checksum + 2 <= ip.end() && packet.read::<1>(checksum).is_some() {
         own += update_quoted(packet, checksum, addresses + ports)?;
     }

@@ -3,7 +3,7 @@
 
 use crate::answer;
 use crate::bytes::Packet;
-use crate::errors::{self, Quote};
+use crate::errors;
 use crate::filter::Filter;
 use crate::headers::{
     self, ARP, Fragment, Headers, ICMP, ICMPV6, Ip, Link, SYN, TCP, Tcp, ethernet, no_link,
@@ -50,7 +50,9 @@ pub trait Kernel {
     fn ask(&self, way: &Way, length: u16) -> Answer;
     /// Gives headers back as they are, but so that the verifier knows nothing more of them than their bounds. It would
     /// follow every way through them to the packet's end, and there are too many.
-    fn forget(&self, headers: Headers) -> Option<Headers>;
+    fn forget(&self, headers: Headers) -> Option<&Headers>;
+    /// The same for the header of a packet that a message quotes.
+    fn forget_quoted(&self, quoted: Ip) -> Option<&Ip>;
     /// The same for a number, in a loop.
     fn forget_number(&self, number: u32) -> Option<u32>;
     /// Counts a packet and its bytes at a place in `TRAFFIC`.
@@ -107,10 +109,10 @@ fn decide<P: Packet + ?Sized>(packet: &mut P, kernel: &impl Kernel, hook: Hook) 
     let ip = headers::ip(packet, link.ethertype, link.l3())?;
     let Headers { link, ip } = kernel.forget(Headers { link, ip }).ok_or(Reason::Malformed)?;
     match (ip.fragment, ip.protocol, ip.is_v6) {
-        (Fragment::Later, _, _) => Err(for_vip(packet, kernel, &ip, Reason::Fragment)),
-        (_, TCP, _) => segment(packet, kernel, hook, arrival, &link, &ip),
+        (Fragment::Later, _, _) => Err(for_vip(packet, kernel, ip, Reason::Fragment)),
+        (_, TCP, _) => segment(packet, kernel, hook, arrival, link, ip),
         (Fragment::No, ICMP, false) | (Fragment::No, ICMPV6, true) => Ok(Outcome::Aside),
-        _ => Err(for_vip(packet, kernel, &ip, Reason::NotServed)),
+        _ => Err(for_vip(packet, kernel, ip, Reason::NotServed)),
     }
 }
 
@@ -127,9 +129,9 @@ fn decide_aside<P: Packet + ?Sized>(
     let ip = headers::ip(packet, link.ethertype, link.l3())?;
     let Headers { link, ip } = kernel.forget(Headers { link, ip }).ok_or(Reason::Malformed)?;
     if ip.protocol == TCP {
-        return answer::reset(packet, &link, &ip);
+        return answer::reset(packet, link, ip);
     }
-    message(packet, kernel, hook, arrival, &link, &ip)
+    message(packet, kernel, hook, arrival, link, ip)
 }
 
 /// A packet's link header, and the interface that it came in by.
@@ -264,11 +266,11 @@ fn message<P: Packet + ?Sized>(
     let is_whole = usize::from(ip.length) >= ip.header() + MESSAGE && packet.has(ip.end());
     if is_whole
         && errors::is_error(ip, kind)
-        && let Some((mapping, direction, quote)) = errors::find(packet, kernel, link, ip)?
+        && let Some((mapping, direction, quote)) = errors::find(packet, kernel, ip)?
     {
         let host = match direction {
             Direction::ToHost => ip.destination(packet),
-            Direction::ToDevice => quote.ip.destination(packet),
+            Direction::ToDevice => quote.destination(packet),
         };
         let host = host.ok_or(Reason::Malformed)?;
         may_use(kernel, mapping, host)?;
@@ -293,7 +295,7 @@ struct Parcel<'k> {
     mapping: &'k Mapping,
     direction: Direction,
     /// What an error message is about; without one it is a segment.
-    quote: Option<Quote>,
+    quote: Option<&'k Ip>,
     flags: u8,
     header: usize,
 }
@@ -382,7 +384,7 @@ impl Parcel<'_> {
         ip: &Ip,
     ) -> Result<(), Reason> {
         let peer = self.mapping.peer();
-        match &self.quote {
+        match self.quote {
             None => {
                 if self.flags & SYN != 0 && self.mapping.mss() != 0 {
                     packet.clamp_mss(kernel, ip, self.header, self.mapping.mss()).ok_or(Reason::Malformed)?;

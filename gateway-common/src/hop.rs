@@ -35,14 +35,17 @@ pub(crate) fn next<'k>(
     length: u16,
     ingress: u32,
 ) -> Result<&'k Hop, Reason> {
-    let hop = kernel.hop(way.slot()).ok_or(Reason::KernelRoute)?;
     let generation = kernel.control(control::GENERATION);
+    let hop = kernel.hop(way.slot(generation)).ok_or(Reason::KernelRoute)?;
     // While somebody watches, it does not matter how old an answer is.
     let now = if is_watched(kernel, hop) { None } else { Some(kernel.now()) };
-    if !hop.answers(way, generation) || now.is_some_and(|now| !hop.is_new(now)) {
-        let blank = |mtu| Hop::new(way, generation, now.unwrap_or_else(|| kernel.now()), mtu);
-        let learnt = learn(kernel, way, length, ingress, blank)?;
-        *hop = learnt.after(hop);
+    if !hop.answers(way, generation) || now.is_some_and(|now| !hop.is_good_unwatched(way, now)) {
+        let now = now.unwrap_or_else(|| kernel.now());
+        let (mtu, by) = learn(kernel, way, length, ingress)?;
+        hop.learn(way, generation, now, mtu);
+        if let Some((interface, link)) = by {
+            hop.send_by(interface, link);
+        }
     }
     if length > hop.mtu() {
         return Err(Reason::TooBig);
@@ -62,17 +65,16 @@ pub(crate) fn next<'k>(
 /// The next hop of an untagged frame, where nothing has to be asked or to be said about it.
 #[inline(always)]
 pub(crate) fn known<'k>(kernel: &'k impl Kernel, way: &Way, length: u16) -> Option<&'k Hop> {
-    let hop = kernel.hop(way.slot())?;
-    let is_known = hop.answers(way, kernel.control(control::GENERATION))
-        && hop.interface() != 0
-        && hop.tags().1 == 0
-        && length <= hop.mtu();
+    let generation = kernel.control(control::GENERATION);
+    let hop = kernel.hop(way.slot(generation))?;
+    let is_known =
+        hop.answers(way, generation) && hop.interface() != 0 && hop.tags().1 == 0 && length <= hop.mtu();
     if !is_known {
         return None;
     }
     if !is_watched(kernel, hop) {
         let now = kernel.now();
-        if !hop.is_new(now) || hop.wants_confirmation(now) {
+        if !hop.is_good_unwatched(way, now) || hop.wants_confirmation(now) {
             return None;
         }
     }
@@ -102,22 +104,17 @@ pub(crate) fn fits(kernel: &impl Kernel, way: &Way, length: u16) -> Result<(), R
     }
 }
 
-/// Asks the forwarding table.
+/// What can send a frame: an interface, and the link addresses of the frame, destination first.
+type By<'k> = Option<(&'k Interface, [Word; 6])>;
+
+/// Asks the forwarding table: the route's MTU, and what sends; nothing where the kernel must.
 #[inline(always)]
-fn learn(
-    kernel: &impl Kernel,
-    way: &Way,
-    length: u16,
-    ingress: u32,
-    blank: impl FnOnce(u16) -> Hop,
-) -> Result<Hop, Reason> {
+fn learn<'k>(kernel: &'k impl Kernel, way: &Way, length: u16, ingress: u32) -> Result<(u16, By<'k>), Reason> {
     match kernel.ask(way, length) {
         Answer::By { interface, link, mtu } => {
-            let hop = blank(mtu);
-            Ok(match kernel.interface(interface) {
-                Some(interface) if takes_frames(kernel, interface, ingress) => hop.by(interface, link),
-                _ => hop,
-            })
+            let interface = kernel.interface(interface);
+            let interface = interface.filter(|interface| takes_frames(kernel, interface, ingress));
+            Ok((mtu, interface.map(|interface| (interface, link))))
         }
         Answer::NoNeighbour => Err(Reason::NoNeighbour),
         Answer::NoRoute => Err(Reason::NoRoute),

@@ -43,6 +43,9 @@ pub mod control {
     /// Counts changes of neighbours, routes, links and addresses; a [`super::Hop`] of another generation is
     /// not used.
     pub const GENERATION: u32 = 0;
+    /// The bit of `GENERATION` that says that no rule of the kernel's routing looks at where packets come from, and that
+    /// whoever watches takes the bit away before that changes: hops are then shared by all sources.
+    pub const SHARED: u64 = 1 << 63;
     /// Until when somebody promises to count such changes at once: in the kernel's ticks since it started
     /// (`jiffies_64`), which cost nothing to look at. Afterwards a hop is used for [`super::HOP_LIFE_NS`] only.
     pub const WATCHED_UNTIL: u32 = 1;
@@ -298,6 +301,21 @@ impl Address {
         u32::from_be(a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d)
     }
 
+    /// A hash in the upper bits, with an odd factor. Of IPv4 only what differs is looked at.
+    #[inline(always)]
+    const fn hash(self, is_v6: bool, factor: u32) -> u32 {
+        let [.., last] = self.longs();
+        let word = if is_v6 { self.mix() } else { u32::from_be(last) };
+        word.wrapping_mul(factor)
+    }
+
+    /// Whether they are equal, of addresses of one family.
+    #[inline(always)]
+    const fn is_in(self, is_v6: bool, other: Self) -> bool {
+        let ([.., last], [.., other_last]) = (self.longs(), other.longs());
+        if is_v6 { self.is(other) } else { last == other_last }
+    }
+
     /// Whether they are equal, four bytes at a time.
     #[inline(always)]
     pub(crate) const fn is(self, other: Self) -> bool {
@@ -412,16 +430,16 @@ impl Way {
         self.class & Self::V6 != 0
     }
 
-    /// Its place in `HOPS`.
+    /// Its place in `HOPS`, in this generation.
     #[inline(always)]
-    pub const fn slot(&self) -> u32 {
-        let (source, destination) = if self.is_v6() {
-            (self.source.mix(), self.destination.mix())
+    pub const fn slot(&self, generation: u64) -> u32 {
+        let hash = self.destination.hash(self.is_v6(), 0x85eb_ca6b);
+        let hash = if generation & control::SHARED != 0 {
+            hash
         } else {
-            let ([.., source], [.., destination]) = (self.source.longs(), self.destination.longs());
-            (u32::from_be(source), u32::from_be(destination))
+            hash ^ self.source.hash(self.is_v6(), 0x9e37_79b1)
         };
-        ((source.wrapping_mul(0x9e37_79b1) ^ destination.wrapping_mul(0x85eb_ca6b)) >> 20) & (HOP_SLOTS - 1)
+        (hash >> 20) & (HOP_SLOTS - 1)
     }
 
     /// Where the packet comes from, as it will be.
@@ -449,53 +467,60 @@ impl Way {
         self.class as u8
     }
 
+    /// Whether packets go the same way, as far as where they come from does not matter.
     #[inline(always)]
-    const fn is(&self, other: &Self) -> bool {
-        if self.class != other.class || self.ingress != other.ingress {
-            return false;
-        }
-        if self.is_v6() {
-            return self.source.is(other.source) && self.destination.is(other.destination);
-        }
-        // Of IPv4 the first three quarters are always the same.
-        let ([.., source], [.., destination]) = (self.source.longs(), self.destination.longs());
-        let ([.., other_source], [.., other_destination]) = (other.source.longs(), other.destination.longs());
-        source == other_source && destination == other_destination
+    const fn leads_as(&self, other: &Self) -> bool {
+        self.class == other.class
+            && self.ingress == other.ingress
+            && self.destination.is_in(self.is_v6(), other.destination)
+    }
+
+    /// Whether packets come from the same address.
+    #[inline(always)]
+    const fn is_from(&self, other: &Self) -> bool {
+        self.source.is_in(self.is_v6(), other.source)
     }
 }
 
 impl Hop {
-    /// What was learnt at `now` about a way: the interface to send by, how its frames look, and their two link
-    /// addresses, destination first. Without an interface the kernel must send.
+    /// Nothing that was asked.
+    pub const BLANK: Self = Self {
+        way: Way { source: Address::v6([0; 16]), destination: Address::v6([0; 16]), ingress: 0, class: 0 },
+        generation: 0,
+        watched_until: 0,
+        asked: 0,
+        confirmed: 0,
+        interface: 0,
+        mtu: 0,
+        tags: 0,
+        tag: [Tag { protocol: 0, id: 0 }; MAX_TAGS],
+        link: [0; 6],
+        reserved: 0,
+    };
+
+    /// Takes the answer to a question that was asked at `now`: the route's MTU. The kernel must send.
     #[inline(always)]
-    pub fn new(way: &Way, generation: u64, now: u64, mtu: u16) -> Self {
-        Self {
-            way: *way,
-            generation,
-            watched_until: 0,
-            asked: now,
-            confirmed: now,
-            interface: 0,
-            mtu,
-            tags: 0,
-            tag: [Tag::default(); MAX_TAGS],
-            link: [0; 6],
-            reserved: 0,
+    pub fn learn(&mut self, way: &Way, generation: u64, now: u64, mtu: u16) {
+        if !self.answers(way, generation) {
+            self.confirmed = now;
         }
+        (self.way, self.generation, self.watched_until) = (*way, generation, 0);
+        (self.asked, self.interface, self.mtu) = (now, 0, mtu);
     }
 
-    /// Sends by an interface, to and from these link addresses.
+    /// Sends by an interface, to and from these link addresses, destination first.
     #[inline(always)]
-    pub fn by(mut self, interface: &Interface, link: [Word; 6]) -> Self {
+    pub fn send_by(&mut self, interface: &Interface, link: [Word; 6]) {
         (self.interface, self.tags, self.tag) = (interface.device, interface.tags, interface.tag);
         self.link = link;
-        self
     }
 
     /// Whether it answers the question, as far as somebody has counted what has changed since.
     #[inline(always)]
     pub const fn answers(&self, way: &Way, generation: u64) -> bool {
-        self.generation == generation && self.way.is(way)
+        self.generation == generation
+            && self.way.leads_as(way)
+            && (generation & control::SHARED != 0 || self.way.is_from(way))
     }
 
     /// Until when somebody promises to count what changes, as far as it is known here; in ticks.
@@ -510,19 +535,11 @@ impl Hop {
         self.watched_until = until;
     }
 
-    /// Whether it is new enough for a time in which nobody counts.
+    /// Whether an answer to the question is good in a time in which nobody counts: it is new enough, and for packets
+    /// from the same address, since nobody says that this does not matter.
     #[inline(always)]
-    pub const fn is_new(&self, now: u64) -> bool {
-        now.wrapping_sub(self.asked) < HOP_LIFE_NS
-    }
-
-    /// Keeps from an older answer to the same question when it was last confirmed.
-    #[inline(always)]
-    pub fn after(mut self, older: &Self) -> Self {
-        if older.way.is(&self.way) && older.generation == self.generation {
-            self.confirmed = older.confirmed;
-        }
-        self
+    pub const fn is_good_unwatched(&self, way: &Way, now: u64) -> bool {
+        now.wrapping_sub(self.asked) < HOP_LIFE_NS && self.way.is_from(way)
     }
 
     /// Whether the kernel has not looked after the neighbour for long.

@@ -12,7 +12,7 @@ use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
 use lungate_gateway_common::filter::Filter;
 use lungate_gateway_common::gateway::Kernel;
-use lungate_gateway_common::headers::Headers;
+use lungate_gateway_common::headers::{Headers, Ip};
 use lungate_gateway_common::hop::Answer;
 use lungate_gateway_common::index::{Bucket, place};
 use lungate_gateway_common::table::{
@@ -58,7 +58,9 @@ static INDEX_MASK: u32 = 0;
 /// Headers on their way through [`Kernel::forget`].
 #[btf_map]
 static HEADERS: PerCpuArray<Headers, 1> = PerCpuArray::new();
-/// The same for a number.
+/// The same for the header of a quoted packet, and for a number.
+#[btf_map]
+static QUOTED: PerCpuArray<Ip, 1> = PerCpuArray::new();
 #[btf_map]
 static NUMBER: PerCpuArray<u32, 1> = PerCpuArray::new();
 
@@ -173,26 +175,21 @@ impl Kernel for Maps {
     }
 
     #[inline(always)]
-    fn forget(&self, headers: Headers) -> Option<Headers> {
-        let room = HEADERS.get_ptr_mut(0)?;
-        // SAFETY: the place is this CPU's own, and holds headers once they are written.
-        unsafe {
-            room.write(headers);
-            // What is read now is not what was written a moment ago, as far as the compiler knows.
-            asm!("", options(nostack));
-            Some(room.read())
-        }
+    fn forget(&self, headers: Headers) -> Option<&Headers> {
+        // SAFETY: the place is this CPU's own.
+        unsafe { through(HEADERS.get_ptr_mut(0)?, headers) }
+    }
+
+    #[inline(always)]
+    fn forget_quoted(&self, quoted: Ip) -> Option<&Ip> {
+        // SAFETY: as in `forget`.
+        unsafe { through(QUOTED.get_ptr_mut(0)?, quoted) }
     }
 
     #[inline(always)]
     fn forget_number(&self, number: u32) -> Option<u32> {
-        let room = NUMBER.get_ptr_mut(0)?;
         // SAFETY: as in `forget`.
-        unsafe {
-            room.write(number);
-            asm!("", options(nostack));
-            Some(room.read())
-        }
+        unsafe { through(NUMBER.get_ptr_mut(0)?, number) }.copied()
     }
 
     #[inline(always)]
@@ -260,4 +257,20 @@ fn address_words(address: Address) -> [u64; 2] {
 #[inline(always)]
 fn pair(first: u32, second: u32) -> u64 {
     u64::from(first) | u64::from(second) << 32
+}
+
+/// Writes something to a place of a map and reads it there: what is read is not what was written a moment ago, as far
+/// as compiler and verifier know.
+///
+/// # Safety
+///
+/// Nothing else may use the place while what is read there is in use.
+#[inline(always)]
+unsafe fn through<'a, T>(place: *mut T, what: T) -> Option<&'a T> {
+    // SAFETY: the place is a map's, and of the type.
+    unsafe {
+        place.write(what);
+        asm!("", options(nostack));
+        Some(&*place)
+    }
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
 use futures_util::TryStreamExt;
+use rtnetlink::IpVersion;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
@@ -79,6 +80,19 @@ pub(crate) fn own_addresses() -> Result<Vec<IpAddr>> {
         Ok(addresses)
     })
     .context("cannot ask the kernel for its addresses")
+}
+
+/// Whether a rule of routing looks at where packets come from.
+pub(crate) fn routes_by_source() -> Result<bool> {
+    ask(async |handle| {
+        let mut found = false;
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let rules: Vec<_> = handle.rule().get(version).execute().try_collect().await?;
+            found |= rules.iter().any(|rule| rule.header.src_len > 0);
+        }
+        Ok(found)
+    })
+    .context("cannot ask the kernel for its rules of routing")
 }
 
 /// The gateway's own end: on a point-to-point link the plain address is the other end's.

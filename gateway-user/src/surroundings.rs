@@ -15,7 +15,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::clock::Clock;
 use crate::links::{Hook, links};
-use crate::network::{Interface, interfaces, own_addresses};
+use crate::network::{Interface, interfaces, own_addresses, routes_by_source};
 use crate::pins::Pins;
 use crate::vlans::ways;
 
@@ -30,6 +30,8 @@ pub(crate) struct Surroundings {
     clock: Clock,
     /// The identifier of `control` in the kernel.
     id: u32,
+    /// Whether hops are shared by all sources; known to who watches the kernel's rules.
+    shares: Option<bool>,
 }
 
 /// A next hop that packets have been sent to.
@@ -64,12 +66,20 @@ impl Surroundings {
             control: Map::Array(control).try_into()?,
             clock: Clock::open(pins)?,
             id,
+            shares: None,
         })
     }
 
     /// Whether these are still the maps that are pinned: the gateway may have been unloaded.
     pub(crate) fn are_pinned(&self) -> bool {
         MapInfo::from_pin(self.pins.map(map::CONTROL)).is_ok_and(|info| info.id() == self.id)
+    }
+
+    /// The same for one that watches what changes, the kernel's rules of routing included.
+    pub(crate) fn refresh_watched(&mut self) -> Result<Vec<Interface>> {
+        // Where the kernel does not say, sources matter.
+        self.shares = Some(!routes_by_source().unwrap_or(true));
+        self.refresh()
     }
 
     /// Writes down what netlink says of addresses and interfaces. The interfaces that there are.
@@ -103,7 +113,12 @@ impl Surroundings {
 
     fn count_change(&mut self, _lock: &File) -> Result<()> {
         let counted = self.control.get(&control::GENERATION, 0).context("cannot read the generation")?;
-        let next = counted.wrapping_add(1);
+        // Who watches knows whether sources matter; who does not leaves it to them, if there is somebody.
+        let shared = match self.shares {
+            Some(shares) => shares,
+            None => counted & control::SHARED != 0 && self.are_watched()?,
+        };
+        let next = ((counted + 1) & !control::SHARED) | if shared { control::SHARED } else { 0 };
         self.control.set(control::GENERATION, next, 0).context("cannot count a change")
     }
 
@@ -125,6 +140,7 @@ impl Surroundings {
     /// Takes the promise back.
     pub(crate) fn end_promise(&mut self) -> Result<()> {
         self.control.set(control::WATCHED_UNTIL, 0, 0).context("cannot take back the promise to watch")?;
+        self.shares = Some(false);
         // Remembered hops know of the promise.
         self.forget_hops()
     }

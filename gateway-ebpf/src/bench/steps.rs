@@ -186,8 +186,13 @@ impl<const STEPS: u32> Kernel for Known<STEPS> {
     }
 
     #[inline(always)]
-    fn forget(&self, headers: Headers) -> Option<Headers> {
+    fn forget(&self, headers: Headers) -> Option<&Headers> {
         self.0.forget(headers)
+    }
+
+    #[inline(always)]
+    fn forget_quoted(&self, quoted: Ip) -> Option<&Ip> {
+        self.0.forget_quoted(quoted)
     }
 
     #[inline(always)]

@@ -19,6 +19,9 @@ const SOON: Duration = Duration::from_secs(1);
 /// How long a `lungate serve` that was killed is still believed, at most, and hops are used then.
 const BELIEVED: Duration = Duration::from_millis(1500);
 
+/// The bit of the generation that says that hops are shared by all sources.
+const SHARED: u64 = 1 << 63;
+
 const NEIGHBOUR: [u8; 6] = [2, 0, 0, 0, 2, 0x11];
 const REPLACED: [u8; 6] = [2, 0, 0, 0, 2, 0x99];
 const BACKUP: [u8; 6] = [2, 0, 0, 0, 4, 0x11];
@@ -110,6 +113,28 @@ fn a_machine_that_stops_forwarding_is_followed() {
     });
     assert!(begin.elapsed() < SOON, "followed after {:?}", begin.elapsed());
     serving.expect_that("followed", |event| event["routes"].as_u64().unwrap() > 0);
+}
+
+/// While no rule looks at sources, hops are shared by all of them; a rule that does is followed like anything else.
+#[test]
+fn a_rule_for_some_sources_is_followed() {
+    let paths = Paths::new();
+    assert_eq!(control(&paths.gateway, 0) & SHARED, 0, "nobody watches");
+    let mut serving = Serving::start(&paths.gateway, &[]);
+    assert_eq!(control(&paths.gateway, 0) & SHARED, SHARED);
+    shell("ip route add 10.3.0.0/24 via 10.4.0.11 dev e0 table 100");
+    paths.follows("ip rule add from 10.1.0.0/24 lookup 100", &paths.backup, BACKUP, SOON);
+    wait_until("hops by source", || control(&paths.gateway, 0) & SHARED == 0);
+    serving.expect_that("followed", |event| event["rules"].as_u64().unwrap() > 0);
+    // Whoever writes down the surroundings meanwhile leaves it so.
+    paths.gateway.json(&["apply"]);
+    assert_eq!(control(&paths.gateway, 0) & SHARED, 0);
+    shell("ip rule del from 10.1.0.0/24 lookup 100");
+    wait_until("shared hops", || control(&paths.gateway, 0) & SHARED != 0);
+    paths.gateway.json(&["apply"]);
+    assert_eq!(control(&paths.gateway, 0) & SHARED, SHARED);
+    assert!(serving.end_by(Signal::TERM));
+    assert_eq!(control(&paths.gateway, 0) & SHARED, 0);
 }
 
 #[test]

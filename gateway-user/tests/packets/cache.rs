@@ -143,7 +143,7 @@ fn an_answer_is_its_ways_own() {
     let runner = runner(&lines);
     let slot = |host: [u8; 4], line: &Line| {
         let way = Way::new(std::net::IpAddr::from(host).into(), line.device.ip().into(), false, H0, 0);
-        way.slot()
+        way.slot(0)
     };
     let wanted = slot([10, 1, 0, 2], &lines[0]);
     let other = (0..=u16::MAX).map(|i| [10, 1, i.to_be_bytes()[0], i.to_be_bytes()[1]]);
@@ -184,6 +184,35 @@ fn the_question_is_the_packets() {
             (before.class, before.tags) = (class, tags.clone());
             let (action, out) = runner.run(H0, &before.bytes());
             assert_eq!((action, out[5]), (REDIRECT, last), "{ends:?}, class {class}, tags {tags:?}");
+        }
+    }
+}
+
+/// While somebody says that no rule looks at sources, one answer is for all of them; otherwise each has its own.
+#[test]
+fn sources_share_an_answer_only_while_that_is_said() {
+    let mut runner = runner(&both_lines());
+    shell(
+        "ip rule add from 10.1.0.9 lookup 101
+         ip route add 10.2.0.11/32 via 10.2.0.12 dev d0 table 101
+         ip -6 rule add from fd01::9 lookup 101
+         ip -6 route add fd02::11/128 via fd02::12 dev d0 table 101",
+    );
+    let mut generation = 0;
+    for (is_said, is_watched, other) in
+        [(true, true, DEVICE), (false, true, OTHER), (true, false, OTHER), (false, false, OTHER)]
+    {
+        generation += 1;
+        let shared = if is_said { control::SHARED } else { 0 };
+        runner.control(control::GENERATION, generation | shared);
+        runner.control(control::WATCHED_UNTIL, if is_watched { u64::MAX } else { 0 });
+        for ends in BOTH {
+            let (frame, _) = ends.to_device();
+            let second = if frame.source.is_ipv4() { "10.1.0.9:40000" } else { "[fd01::9]:40000" };
+            for (source, last) in [(frame.source, DEVICE), (second.parse().unwrap(), other)].repeat(2) {
+                let (action, out) = runner.run(H0, &Frame { source, ..frame.clone() }.bytes());
+                assert_eq!((action, out[5]), (REDIRECT, last), "{source}, {is_said}, {is_watched}");
+            }
         }
     }
 }

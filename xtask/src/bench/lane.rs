@@ -109,6 +109,7 @@ impl Lane {
         let control = MapData::from_pin(self.pin(map::CONTROL))?;
         let mut control: Array<_, u64> = Map::Array(control).try_into()?;
         control.set(control::WATCHED_UNTIL, u64::MAX, 0)?;
+        control.set(control::GENERATION, control::SHARED, 0)?;
         serde_json::from_str(&said).context("lungate has not answered in JSON")
     }
 

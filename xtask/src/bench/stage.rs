@@ -95,6 +95,7 @@ impl Stage {
     pub(super) fn watch(&mut self, is_watched: bool) -> Result<()> {
         let mut control: Array<&mut MapData, u64> = table(&mut self.gateway, map::CONTROL)?.try_into()?;
         control.set(control::WATCHED_UNTIL, if is_watched { FOR_EVER } else { 0 }, 0)?;
+        control.set(control::GENERATION, if is_watched { control::SHARED } else { 0 }, 0)?;
         Ok(())
     }
 

@@ -20,6 +20,7 @@ const CONTROL: std::ops::RangeInclusive<u16> = 0..=15;
 const LINK: u16 = 16 / 4;
 const ADDRESS: u16 = 20 / 4;
 const NEIGHBOUR: u16 = 28 / 4;
+const RULE: u16 = 32 / 4;
 /// Linux `struct nlmsghdr`.
 const HEADER: usize = 16;
 /// As much as the kernel puts together at once.
@@ -89,6 +90,7 @@ fn count(mut messages: &[u8], changes: &mut Changes) {
             kind if kind / 4 == LINK => changes.links += 1,
             kind if kind / 4 == ADDRESS => changes.addresses += 1,
             kind if kind / 4 == NEIGHBOUR => changes.neighbours += 1,
+            kind if kind / 4 == RULE => changes.rules += 1,
             _ => changes.routes += 1,
         }
         messages = messages.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -124,7 +126,7 @@ mod tests {
         // New and gone: link, address, route, neighbour, rule, setting, next hop.
         let kinds = [16, 17, 20, 21, 24, 25, 28, 29, 32, 33, 80, 81, 104, 105];
         let messages: Vec<u8> = kinds.iter().flat_map(|&kind| message(kind, 5)).collect();
-        let expected = Changes { links: 2, addresses: 2, neighbours: 2, routes: 8, lost: false };
+        let expected = Changes { links: 2, addresses: 2, neighbours: 2, routes: 6, rules: 2, lost: false };
         assert_eq!(counted(&messages), expected);
         assert_eq!(counted(&message(3, 4)), Changes::default(), "an end of a list is no change");
     }

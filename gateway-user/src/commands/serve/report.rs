@@ -37,8 +37,10 @@ pub(super) struct Changes {
     pub(super) links: usize,
     pub(super) addresses: usize,
     pub(super) neighbours: usize,
-    /// Routes, rules, next hops and settings.
+    /// Routes, next hops and settings.
     pub(super) routes: usize,
+    /// Rules of routing.
+    pub(super) rules: usize,
     /// Messages were lost: everything was looked at again.
     pub(super) lost: bool,
 }
@@ -82,7 +84,10 @@ impl Reporter {
 impl Event {
     /// Neighbours are heard of and grow old all the time, which nobody wants to read.
     fn is_routine(&self) -> bool {
-        matches!(self, Self::Followed(Changes { links: 0, addresses: 0, routes: 0, lost: false, .. }))
+        matches!(
+            self,
+            Self::Followed(Changes { links: 0, addresses: 0, routes: 0, rules: 0, lost: false, .. })
+        )
     }
 }
 
@@ -91,9 +96,9 @@ impl Changes {
         *self != Self::default()
     }
 
-    /// Whether addresses or interfaces have to be written down anew.
+    /// Whether addresses, interfaces or rules have to be looked at anew.
     pub(super) fn surroundings(&self) -> bool {
-        self.links > 0 || self.addresses > 0 || self.lost
+        self.links > 0 || self.addresses > 0 || self.rules > 0 || self.lost
     }
 
     pub(super) fn add(&mut self, other: Self) {
@@ -101,6 +106,7 @@ impl Changes {
         self.addresses += other.addresses;
         self.neighbours += other.neighbours;
         self.routes += other.routes;
+        self.rules += other.rules;
         self.lost |= other.lost;
     }
 }
@@ -110,12 +116,13 @@ impl fmt::Display for Event {
         match self {
             Self::Ready => write!(f, "ready"),
             Self::Followed(changes) => {
-                let Changes { links, addresses, neighbours, routes, lost } = changes;
+                let Changes { links, addresses, neighbours, routes, rules, lost } = changes;
                 let counts = [
                     ("links", links),
                     ("addresses", addresses),
                     ("neighbours", neighbours),
                     ("routes", routes),
+                    ("rules", rules),
                 ];
                 let counts = counts.iter().filter(|(_, count)| **count > 0);
                 let counts: Vec<_> = counts.map(|(what, count)| format!("{what} {count}")).collect();

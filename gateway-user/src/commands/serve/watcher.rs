@@ -67,7 +67,7 @@ impl Watcher {
             behind: None,
             echo: None,
         };
-        let interfaces = work.surroundings.refresh()?;
+        let interfaces = work.surroundings.refresh_watched()?;
         work.look_for_vanished(&interfaces)?;
         work.renew()?;
         let (ended, end) = oneshot::channel();
@@ -142,7 +142,7 @@ impl Work {
     /// Makes the surroundings right and lets hops be asked for anew. What fails is owed still.
     fn follow(&mut self) {
         let followed = if self.owed.surroundings() {
-            self.surroundings.refresh().and_then(|interfaces| self.look_for_vanished(&interfaces))
+            self.surroundings.refresh_watched().and_then(|interfaces| self.look_for_vanished(&interfaces))
         } else {
             self.surroundings.forget_hops()
         };
