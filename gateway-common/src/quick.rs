@@ -77,13 +77,21 @@ fn segment(
         return None;
     }
     let filter = kernel.filter()?;
-    if filter.may_be_vip(ip.destination(packet)?) {
-        let line = Line::find(kernel, &ip.destination_portal(packet)?, ip.is_v6, Direction::ToDevice)?;
-        return line.send(packet, kernel, ingress, ip, Direction::ToDevice);
+    let destination = ip.destination(packet)?;
+    if filter.may_be_vip(destination) {
+        let portal = ip.destination_portal(packet)?;
+        if let Some(line) = Line::find(kernel, &portal, ip.is_v6, Direction::ToDevice) {
+            return line.send(packet, kernel, ingress, ip, Direction::ToDevice);
+        }
+        // A port that is not mapped, or one that is frozen. Other addresses only share their bits with a VIP.
+        if kernel.is_vip(&destination) {
+            return None;
+        }
     }
-    if filter.may_be_device(ip.source(packet)?) {
+    if filter.may_be_device(ip.source(packet)?)
+        && let Some(line) = Line::find(kernel, &ip.source_portal(packet)?, ip.is_v6, Direction::ToHost)
+    {
         // Whether the reply is for the gateway itself is not asked: such a packet has no known next hop.
-        let line = Line::find(kernel, &ip.source_portal(packet)?, ip.is_v6, Direction::ToHost)?;
         return line.send(packet, kernel, ingress, ip, Direction::ToHost);
     }
     Some(Outcome::Stopped(Reason::NoMapping))
